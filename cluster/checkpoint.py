@@ -1,0 +1,339 @@
+"""Checkpoints that exist only once all of them does.
+
+    RUN/checkpoints/step-000120/20261120T101500-a1b2c3/rank-00000/…     every rank writes its part, under the attempt's id
+    RUN/checkpoints/step-000120/20261120T101500-a1b2c3/rank-00000.json  and then says which files it wrote (bytes, sha256)
+    RUN/checkpoints/step-000120.committed.json                         rank 0 gathers those and writes the marker, last
+
+Only a marked checkpoint exists, and the listing of markers is the one authority on which is newest. Saving costs training the
+copy to local disk; a thread uploads, and the store itself is where ranks meet, so that no collective runs beside training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.errors import RunError
+from cluster.world import World, broadcast_object
+from shards.storage import StorageError, Store
+
+MARKER_END = ".committed.json"
+SHARED_FILES = ("mp_rank_00_model_states.pt",)
+"""What rank 0 alone writes and every rank reads: the parameters, where ZeRO does not partition them."""
+
+RANDOM_STATE = "random_state.pt"
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save, what to keep, where to resume."""
+
+    every_steps: int = 1000
+    keep_last: int = 3
+    """Newest committed checkpoints kept; the best by validation is kept beside them."""
+    skip_broken: bool = False
+    """Resume from the checkpoint before one that is damaged, instead of stopping with its name."""
+    commit_timeout_s: float = 1800
+    """How long rank 0 waits for the other ranks' uploads before it says which is missing."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A committed checkpoint."""
+
+    step: int
+    attempt: str
+    world_size: int
+    files: dict[str, dict[str, Any]]
+    """Name below the checkpoint's folder → bytes, sha256."""
+    content: dict[str, Any] = field(default_factory=dict)
+    """What the run said of itself: data state, configuration, W&B run, validation result."""
+
+    @property
+    def name(self) -> str:
+        """`step-000120`."""
+        return step_name(self.step)
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie below `checkpoints`."""
+        return f"{self.name}/{self.attempt}"
+
+
+class Checkpoints:
+    """The committed checkpoints of one run, and how this rank adds to them.
+
+    Args:
+        run: the run's folder.
+        config: when to save and what to keep.
+        world: this attempt's ranks.
+        local: scratch folder of this rank.
+    """
+
+    def __init__(self, run: Store, config: CheckpointConfig, world: World, local: Path) -> None:
+        self._store = run.child("checkpoints")
+        self._config = config
+        self._world = world
+        self._local = local
+        # One thread: uploads and commits happen in the order of their steps.
+        self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: list[Future[None]] = []
+        self._stopping = threading.Event()
+        self.committed_step: int | None = None
+        """Newest step that this rank knows to be committed."""
+
+    def newest(self) -> Marker | None:
+        """The newest committed checkpoint that is whole, the same on every rank.
+
+        Raises:
+            RunError: the newest is damaged, on any rank, and `skip_broken` is off.
+        """
+        chosen: Marker | None = None
+        problem: str | None = None
+        if self._world.main:
+            try:
+                chosen = self._choose()
+            except (RunError, StorageError) as error:
+                problem = str(error)
+        self._world.agree(problem)
+        chosen = broadcast_object(chosen)
+        self.committed_step = chosen.step if chosen else None
+        return chosen
+
+    def restore(self, engine: Any, marker: Marker) -> None:
+        """Bring the engine and this rank's random state to where a checkpoint was made.
+
+        Raises:
+            RunError: another world size, or a file that is not what the marker says, on any rank.
+        """
+        if marker.world_size != self._world.size:
+            raise RunError(
+                f"{self._store.uri_of(marker.name)}: made by {marker.world_size} workers, this attempt has {self._world.size}; "
+                f"start it with launch.workers {marker.world_size}"
+            )
+        folder = Path(tempfile.mkdtemp(dir=self._local, prefix="restore-"))
+        problem = None
+        try:
+            self._fetch(marker, folder)
+        except (RunError, StorageError) as error:
+            problem = str(error)
+        self._world.agree(problem)
+        # A missing file makes DeepSpeed return (None, None) with no more than a warning.
+        loaded, _ = engine.load_checkpoint(str(folder), tag="state")
+        if loaded is None:
+            raise RunError(f"{self._store.uri_of(marker.folder)}: DeepSpeed found no state in it; remove {marker.name}{MARKER_END}")
+        set_random_state(torch.load(folder / RANDOM_STATE, weights_only=False))
+        shutil.rmtree(folder)
+
+    def save(self, engine: Any, step: int, content: dict[str, Any], wait: bool = False) -> None:
+        """Copy the state to local disk, then upload and commit it in the background.
+
+        Args:
+            engine: the DeepSpeed engine; every rank calls this at the same step.
+            step: optimiser steps done.
+            content: what the marker says beside the files.
+            wait: return only once it is committed, as before an exit.
+        """
+        self.raise_failed()
+        folder = Path(tempfile.mkdtemp(dir=self._local, prefix=f"{step_name(step)}-"))
+        (folder / "state").mkdir()
+        engine.save_checkpoint(str(folder), tag="state", save_latest=False)
+        torch.save(random_state(), folder / RANDOM_STATE)
+        self._pending.append(self._uploader.submit(self._upload_and_commit, folder, step, content))
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until everything saved so far is committed, on this rank; raises what went wrong."""
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
+
+    def raise_failed(self) -> None:
+        """Raise the error of an upload that failed in the background."""
+        for future in [future for future in self._pending if future.done()]:
+            future.result()
+            self._pending.remove(future)
+
+    def close(self) -> None:
+        """Give up what is still under way, and end the thread."""
+        self._stopping.set()
+        self._uploader.shutdown(wait=True, cancel_futures=True)
+
+    def _choose(self) -> Marker | None:
+        for marker in reversed(committed(self._store)):
+            problem = self._damage(marker)
+            if problem is None:
+                return marker
+            if not self._config.skip_broken:
+                raise RunError(f"{problem}; pass --checkpoint.skip_broken true to resume from the checkpoint before it")
+        return None
+
+    def _damage(self, marker: Marker) -> str | None:
+        """What is visibly wrong with a checkpoint's files, from their names and sizes alone; sums are checked when read."""
+        names = set(self._store.list(marker.folder))
+        for name, facts in marker.files.items():
+            where = self._store.uri_of(f"{marker.folder}/{name}")
+            if name not in names:
+                return f"checkpoint {marker.name}: {where} is missing"
+            size = self._store.size(f"{marker.folder}/{name}")
+            if size != facts["bytes"]:
+                return f"checkpoint {marker.name}: {where} has {size} bytes, its marker says {facts['bytes']}"
+        return None
+
+    def _fetch(self, marker: Marker, folder: Path) -> None:
+        """This rank's files, checked, in the layout that DeepSpeed reads."""
+        own = rank_name(self._world.rank)
+        for name, facts in marker.files.items():
+            rank, _, rest = name.partition("/")
+            if rank != own and Path(rest).name not in SHARED_FILES:
+                continue
+            target = folder / rest
+            self._store.download(f"{marker.folder}/{name}", target)
+            found = file_sha256(target)
+            if found != facts["sha256"]:
+                raise RunError(
+                    f"checkpoint {marker.name}: {self._store.uri_of(f'{marker.folder}/{name}')} has sha256 {found[:12]}…, its marker "
+                    f"says {facts['sha256'][:12]}…; remove {marker.name}{MARKER_END} to resume from the checkpoint before it"
+                )
+
+    def _upload_and_commit(self, folder: Path, step: int, content: dict[str, Any]) -> None:
+        base = f"{step_name(step)}/{self._world.attempt}"
+        own = rank_name(self._world.rank)
+        files = {}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = f"{own}/{path.relative_to(folder).as_posix()}"
+            files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            self._store.upload(path, f"{base}/{name}")
+        self._store.put(f"{base}/{own}.json", json.dumps(files).encode())
+        shutil.rmtree(folder)
+        if self._world.main:
+            self._commit(step, base, content)
+        else:
+            self._await(lambda: self._is_committed(step), f"rank 0 has not committed {step_name(step)}")
+        self.committed_step = step
+
+    def _commit(self, step: int, base: str, content: dict[str, Any]) -> None:
+        files: dict[str, dict[str, Any]] = {}
+        parts = [f"{base}/{rank_name(rank)}.json" for rank in range(self._world.size)]
+        for part in parts:
+            self._await(partial(self._store.exists, part), f"no rank has uploaded {part}")
+            files |= json.loads(self._store.get(part))
+        marker = {
+            "step": step,
+            "attempt": self._world.attempt,
+            "world_size": self._world.size,
+            "files": files,
+            "content": content,
+        }
+        self._store.put(f"{step_name(step)}{MARKER_END}", json.dumps(marker, indent=1).encode())
+        self._remove_old()
+
+    def _is_committed(self, step: int) -> bool:
+        name = f"{step_name(step)}{MARKER_END}"
+        # A damaged checkpoint that was passed over may still stand under this step.
+        return self._store.exists(name) and read_marker(self._store, name).attempt == self._world.attempt
+
+    def _await(self, done: Callable[[], bool], complaint: str) -> None:
+        deadline = time.monotonic() + self._config.commit_timeout_s
+        while not done():
+            if self._stopping.is_set():
+                raise RunError(f"{complaint} when this attempt ended")
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"{complaint} in {self._store.uri} within {self._config.commit_timeout_s:g} s; look at that rank's log, "
+                    "or raise checkpoint.commit_timeout_s for a slow store"
+                )
+            time.sleep(POLL_S)
+
+    def _remove_old(self) -> None:
+        """Keep the newest and the best; a marker goes before its files, so that no marked checkpoint is ever partial."""
+        markers = committed(self._store)
+        keep = {marker.step for marker in markers[-self._config.keep_last :]} | best_steps(markers)
+        for marker in markers:
+            if marker.step not in keep:
+                self._store.delete(f"{marker.name}{MARKER_END}")
+                for name in self._store.list(marker.name):
+                    self._store.delete(f"{marker.name}/{name}")
+
+
+def committed(checkpoints: Store) -> list[Marker]:
+    """All committed checkpoints below a run's `checkpoints`, oldest first."""
+    names = [name for name in checkpoints.list() if "/" not in name and name.endswith(MARKER_END)]
+    return sorted((read_marker(checkpoints, name) for name in names), key=lambda marker: marker.step)
+
+
+def read_marker(checkpoints: Store, name: str) -> Marker:
+    """One marker.
+
+    Raises:
+        RunError: it is no marker.
+    """
+    try:
+        return Marker(**json.loads(checkpoints.get(name)))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{checkpoints.uri_of(name)}: not a checkpoint marker ({error}); remove it") from error
+
+
+def best_steps(markers: list[Marker]) -> set[int]:
+    """The step with the lowest validation loss, if any was validated."""
+    judged = [marker for marker in markers if marker.content.get("validation_loss") is not None]
+    return {min(judged, key=lambda marker: marker.content["validation_loss"]).step} if judged else set()
+
+
+def download(checkpoints: Store, marker: Marker, folder: Path, on_file: Callable[[str], None] = lambda name: None) -> None:
+    """All ranks' files of a checkpoint in one folder, as DeepSpeed's converters read them."""
+    for name, facts in marker.files.items():
+        target = folder / name.partition("/")[2]
+        checkpoints.download(f"{marker.folder}/{name}", target)
+        if target.stat().st_size != facts["bytes"]:
+            raise RunError(f"{checkpoints.uri_of(f'{marker.folder}/{name}')}: cut while it was read; run the command again")
+        on_file(name)
+
+
+def step_name(step: int) -> str:
+    """`step-000120`."""
+    return f"step-{step:06d}"
+
+
+def rank_name(rank: int) -> str:
+    """`rank-00003`."""
+    return f"rank-{rank:05d}"
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator of this process."""
+    state = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo everything drawn since `random_state`."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

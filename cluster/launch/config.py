@@ -1,0 +1,32 @@
+"""How many workers, on what, started by whom."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """How the workers of a job are started."""
+
+    launcher: Literal["auto", "ray", "processes"] = "auto"
+    """ray: Ray Train on the cluster that RAY_ADDRESS names. processes: this process, or those that torchrun started.
+    auto: ray where RAY_ADDRESS is set, which a submitted job finds set, else processes."""
+    workers: int = 1
+    """Ranks under Ray; torchrun brings its own number."""
+    cpus_per_worker: float = 1
+    gpus_per_worker: int = 0
+    """1 trains on GPUs with NCCL, 0 on CPUs with gloo."""
+    threads: int = 0
+    """Threads of a worker's CPU kernels; 0 leaves torch's choice. A fixed number makes a CPU run repeat to the bit."""
+    max_failures: int = 3
+    """Times that Ray starts the workers again from the newest committed checkpoint."""
+
+    @property
+    def by(self) -> Literal["ray", "processes"]:
+        """The launcher that `auto` stands for here."""
+        if self.launcher != "auto":
+            return self.launcher
+        return "ray" if os.environ.get("RAY_ADDRESS") and "TORCHELASTIC_RUN_ID" not in os.environ else "processes"

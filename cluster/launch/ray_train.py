@@ -1,0 +1,81 @@
+"""Start a job's workers with Ray Train, again and again from the newest committed checkpoint when one is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from typing import Any
+
+from cluster.errors import AgreedError, RunError
+from cluster.launch.config import LaunchConfig
+from cluster.launch.process import backend, load, prepare_process
+
+
+def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) -> dict[str, Any]:
+    """Run a worker (`package.module:function`) on the ranks of a Ray Train worker group.
+
+    Ray's own checkpoints are not used: a restarted worker finds the newest committed one by itself.
+
+    Raises:
+        RunError: the workers failed for good; the first cause, in one sentence.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
+    _require_resources(ray.cluster_resources(), launch)
+    resources = {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if launch.gpus_per_worker else {})
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
+        torch_config=TorchConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(launch.workers, use_gpu=launch.gpus_per_worker > 0, resources_per_worker=resources),
+        run_config=RunConfig(
+            # Ray would take an older run's state for this one's if they shared a name.
+            name=f"{name}-{time.time_ns():x}",
+            storage_path=tempfile.mkdtemp(prefix="ecgchat-ray-"),
+            failure_config=FailureConfig(max_failures=launch.max_failures),
+        ),
+    )
+    try:
+        outcome = trainer.fit().return_value
+    except ray.train.v2.api.exceptions.TrainingFailedError as error:
+        raise RunError(f"the workers failed more than launch.max_failures {launch.max_failures} times: {first_cause(error)}") from error
+    if "error" in outcome:
+        raise RunError(outcome["error"])
+    return dict(outcome["result"])
+
+
+def train_worker(job: dict[str, Any]) -> dict[str, Any]:
+    """One rank: what Ray Train calls in each worker process."""
+    import ray.train
+
+    launch = LaunchConfig(**job["launch"])
+    prepare_process(launch)
+    if launch.gpus_per_worker and backend() != "nccl":
+        return {"error": f"launch.gpus_per_worker {launch.gpus_per_worker}: the worker sees no GPU; set it to 0 or mend the driver"}
+    try:
+        return {"result": load(job["worker"])(job["settings"], on_report=lambda values: ray.train.report(values))}
+    except AgreedError as error:
+        # Raised, Ray would start the workers again to meet the same error.
+        return {"error": str(error)}
+
+
+def first_cause(error: BaseException) -> str:
+    """The last line of the first worker's failure, which names the exception."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    cause = failures[min(failures)]
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(cause).__name__
+
+
+def _require_resources(found: dict[str, float], launch: LaunchConfig) -> None:
+    """Refuse a job that the cluster could never place: Ray would wait for a node that does not come."""
+    for resource, wanted in (("CPU", launch.workers * launch.cpus_per_worker), ("GPU", launch.workers * launch.gpus_per_worker)):
+        if wanted > found.get(resource, 0):
+            raise RunError(
+                f"launch.workers {launch.workers} want {wanted:g} {resource}s, the Ray cluster has {found.get(resource, 0):g}; "
+                "lower launch.workers, or add nodes"
+            )

@@ -1,0 +1,73 @@
+"""A real Ray cluster of one node on loopback, with its dashboard and token authentication."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.local.ports import free_ports, listens, stop, wait_until
+
+START_S = 120
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """A running head."""
+
+    address: str
+    """Of the dashboard and the Jobs API: `http://127.0.0.1:PORT`."""
+    environment: dict[str, str]
+    """What a client needs to be let in."""
+
+
+@contextmanager
+def serve(log: Path, environment: Mapping[str, str], cpus: int) -> Iterator[RayHead]:
+    """A Ray head while the context lasts.
+
+    It is started with `--block` and ended by its own process: `ray stop` would end every Ray node of the user.
+
+    Args:
+        log: takes what it prints.
+        environment: for the head and so for every worker: the place for the store's keys.
+        cpus: that it offers.
+
+    Raises:
+        RunError: it does not start.
+    """
+    # Ray's sockets lie below its folder, and their paths must stay under 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    token = folder / "auth_token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    port, dashboard, agent_grpc, agent_http, client = free_ports(5)
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *("--node-ip-address", "127.0.0.1", "--port", str(port), "--num-cpus", str(cpus), "--temp-dir", str(folder)),
+        *("--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)),
+        *("--dashboard-agent-grpc-port", str(agent_grpc), "--dashboard-agent-listen-port", str(agent_http)),
+        *("--ray-client-server-port", str(client), "--disable-usage-stats"),
+    ]
+    quiet = {"RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment, **access, **quiet},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: listens(dashboard) and listens(agent_http), process, "the Ray head", log, START_S)
+        yield RayHead(f"http://127.0.0.1:{dashboard}", access)
+    finally:
+        stop(process)
+        shutil.rmtree(folder, ignore_errors=True)

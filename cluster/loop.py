@@ -1,0 +1,298 @@
+"""The worker loop: what every rank of every stage runs, under Ray, torchrun, or alone.
+
+    a step:   data ─► counts, summed over the ranks ─► forward ─► backward ─► optimiser
+    now and then:  numbers to the log · validation over the ranks · checkpoint, committed in the background
+
+The loop never waits for the device of its own accord: losses stay there as tensors until a log line needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.checkpoint import CheckpointConfig, Checkpoints
+from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
+from cluster.errors import RunError
+from cluster.resume import check_same_settings
+from cluster.stage import Stage, StepData
+from cluster.timing import StepTimes, peak_memory_gb
+from cluster.tracking import Tracker, TrackingConfig
+from cluster.world import World
+from shards.storage import Store
+
+OnReport = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, and everything around the steps."""
+
+    steps: int | None = None
+    """Optimiser steps; None trains for `epochs`."""
+    epochs: float = 1.0
+    eval_every: int = 500
+    """Steps between validations; one more follows the last step."""
+    seed: int = 0
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an attempt ended."""
+
+    steps: int
+    resumed_from: int
+    checkpoint: str
+    wandb_run: str
+    world_size: int
+
+
+@dataclass
+class _Pending:
+    """Numbers of a step that are still on the device."""
+
+    step: int
+    totals: Tensor
+    """(terms,) sums over this rank."""
+    counts: Tensor
+    """(terms,) over all ranks."""
+    norm: Any
+    rate: float
+    times: StepTimes
+    wait_s: float
+
+
+def train(
+    stage: Stage, config: TrainConfig, run: Store, name: str, settings: dict[str, Any], on_report: OnReport = lambda values: None
+) -> Result:
+    """Train a stage on this rank from the run's newest committed checkpoint, or from the beginning.
+
+    Args:
+        stage: what to train.
+        config: for how long, and how.
+        run: the run's folder.
+        name: the run's name.
+        settings: the resolved configuration; a resume is refused where it changed what may not change.
+        on_report: called on every rank after each validation and at the end, with the same values.
+
+    Raises:
+        RunError: the run cannot start or go on; the sentence is the same on every rank.
+    """
+    with tempfile.TemporaryDirectory(prefix="ecgchat-") as scratch:
+        return _Run(stage, config, run, name, settings, on_report, Path(scratch)).train()
+
+
+class _Run:
+    """One rank's attempt."""
+
+    def __init__(
+        self, stage: Stage, config: TrainConfig, run: Store, name: str, settings: dict[str, Any], on_report: OnReport, scratch: Path
+    ) -> None:
+        self.stage, self.config, self.run, self.name = stage, config, run, name
+        self.settings, self.on_report = settings, on_report
+        self.world = World.join()
+        self.local = scratch
+        self.steps = config.steps or max(1, round(config.epochs * stage.steps_per_epoch()))
+        self.checkpoints = Checkpoints(run, config.checkpoint, self.world, scratch)
+        self.tracker: Tracker | None = None
+        self.pending: list[_Pending] = []
+        self.validated: tuple[int, float] | None = None
+        """Step and loss of the newest validation."""
+        self.started = time.perf_counter()
+
+    def train(self) -> Result:
+        """From the newest checkpoint to the last step."""
+        marker = self.checkpoints.newest()
+        if marker is not None:
+            check_same_settings(marker.content["settings"], self.settings, self.run.uri)
+        engine = self._engine()
+        if marker is not None:
+            self.checkpoints.restore(engine, marker)
+        first = marker.step if marker else 0
+        self._track(first)
+        try:
+            self._steps(engine, first, marker.content["data"] if marker else None)
+        finally:
+            self.checkpoints.close()
+        self.world.agree(None)
+        if self.tracker is not None:
+            self.tracker.close()
+        return Result(
+            self.steps,
+            first,
+            self.run.uri_of(f"checkpoints/step-{self.steps:06d}"),
+            self.tracker.run_id if self.tracker else "",
+            self.world.size,
+        )
+
+    def _engine(self) -> Any:
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(self.config.seed)
+        model = self.stage.build_model()
+        micro_batch = -(-self.stage.global_batch // (self.world.size * self.config.engine.gradient_accumulation))
+        engine = build_engine(model, self.config.engine, self.config.optimizer, micro_batch, self.world)
+        # Ranks differ in what they draw while training, not in what they start from.
+        torch.manual_seed(self.config.seed + 1 + self.world.rank)
+        return engine
+
+    def _track(self, first: int) -> None:
+        if not self.world.main:
+            return
+        described = {"run": self.settings, **self.stage.describe(), "world_size": self.world.size}
+        self.tracker = Tracker(
+            self.run, self.config.tracking, self.name, self.stage.name, self.world.attempt, first, described, self.local
+        )
+        self.run.put("config.json", json.dumps(described, indent=1).encode())
+        if first == 0:
+            self.tracker.show(self.stage.pictures())
+        origin = f"resumed from committed step {first}" if first else "from the beginning"
+        say(f"{self.stage.name}: attempt {self.world.attempt}, {self.world.size} workers, {self.steps} steps, {origin}")
+
+    def _steps(self, engine: Any, first: int, state: dict[str, Any] | None) -> None:
+        config, data = self.config, iter(self.stage.training_data(self.world, state))
+        for step in range(first + 1, self.steps + 1):
+            batch = self._step(engine, data, step)
+            last = step == self.steps
+            if step % config.tracking.log_every == 0 or last:
+                self._log()
+            if step % config.eval_every == 0 or last:
+                self._log()
+                self._validate(engine, step)
+            if step % config.checkpoint.every_steps == 0 or last:
+                self._log()
+                self._save(engine, step, batch.state, wait=last)
+
+    def _step(self, engine: Any, data: Any, step: int) -> StepData:
+        times = StepTimes(self.world.device)
+        times.mark("start")
+        batch: StepData = next(data)
+        names, counts = self._counts(batch)
+        rate = self.config.optimizer.rate(step - 1, self.steps)
+        for group in engine.optimizer.param_groups:
+            group["lr"] = rate
+        times.mark("data")
+        engine.train()
+        totals = torch.zeros(len(names), device=self.world.device)
+        norm = None
+        for micro_batch in batch.micro_batches:
+            terms = self.stage.terms(engine, micro_batch, self.world)
+            averages = [terms[name].weight * terms[name].total / counts[i] for i, name in enumerate(names)]
+            times.mark("forward")
+            # DeepSpeed averages gradients over the ranks; what is wanted is their sum.
+            engine.backward(sum(averages) * self.world.size, scale_wrt_gas=False)
+            norm = gradient_norm(engine)
+            times.mark("backward")
+            engine.step()
+            times.mark("optimizer")
+            totals += torch.stack([terms[name].total.detach().float() for name in names])
+        norm = engine.get_global_grad_norm() if norm is None else norm
+        self.term_weights = {name: terms[name].weight for name in names}
+        self.pending.append(_Pending(step, totals, counts, norm, rate, times, batch.wait_s))
+        return batch
+
+    def _counts(self, batch: StepData) -> tuple[list[str], Tensor]:
+        """Names of the terms, and how much each is over: all micro-batches, all ranks, at least 1."""
+        local = [self.stage.counts(micro_batch) for micro_batch in batch.micro_batches]
+        names = list(local[0])
+        counts = torch.stack([torch.stack([part[name].float() for part in local]).sum() for name in names])
+        return names, self.world.sum(counts).clamp(min=1)
+
+    def _log(self) -> None:
+        """Bring the numbers of the last steps from the device, join the ranks', and write their lines."""
+        if not self.pending:
+            return
+        totals = self.world.sum(torch.stack([item.totals for item in self.pending]))
+        averages = (totals / torch.stack([item.counts for item in self.pending])).tolist()
+        lines = [self._line(item, values) for item, values in zip(self.pending, averages, strict=True)]
+        self.pending.clear()
+        if self.tracker is not None:
+            self.tracker.log(lines)
+            self._say(lines)
+
+    def _line(self, item: _Pending, averages: list[float]) -> dict[str, Any]:
+        names = list(self.term_weights)
+        seconds = item.times.seconds()
+        loss = sum(self.term_weights[name] * value for name, value in zip(names, averages, strict=True))
+        return {
+            "step": item.step,
+            "samples": item.step * self.stage.global_batch,
+            "train/loss": loss,
+            **{f"train/loss_{name}": value for name, value in zip(names, averages, strict=True)},
+            "train/learning_rate": item.rate,
+            "train/gradient_norm": float(item.norm),
+            "perf/samples_per_s": self.stage.global_batch / seconds["step"],
+            "perf/data_wait_share": item.wait_s / seconds["step"],
+            **{f"perf/time_{part}_s": value for part, value in seconds.items()},
+            "perf/memory_gb": peak_memory_gb(self.world.device),
+        }
+
+    def _say(self, lines: list[dict[str, Any]]) -> None:
+        last, count = lines[-1], len(lines)
+        seconds = sum(line["perf/time_step_s"] for line in lines) / count
+        wait = sum(line["perf/data_wait_share"] for line in lines) / count
+        committed = self.checkpoints.committed_step
+        say(
+            f"{self.stage.name} step {last['step']}/{self.steps} ({last['step'] / self.steps:.0%})  "
+            f"loss {sum(line['train/loss'] for line in lines) / count:.4f}  lr {last['train/learning_rate']:.2e}  "
+            f"grad {last['train/gradient_norm']:.2f}  {self.stage.global_batch / seconds:.1f} samples/s  step {seconds:.2f} s  "
+            f"data wait {wait:.1%}  {last['perf/memory_gb']:.1f} GB  committed {committed or '-'}  "
+            f"left {(self.steps - last['step']) * seconds:.0f} s"
+        )
+
+    def _validate(self, engine: Any, step: int) -> None:
+        """The losses over the whole validation split, the same at any world size."""
+        engine.eval()
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for batch in self.stage.validation_data(self.world):
+                for micro_batch in batch.micro_batches:
+                    for name, term in self.stage.terms(engine, micro_batch, self.world).items():
+                        sums[name] = sums.get(name, torch.zeros((), device=self.world.device)) + term.total.float()
+                    for name, count in self.stage.counts(micro_batch).items():
+                        counts[name] = counts.get(name, torch.zeros((), device=self.world.device)) + count
+        names = list(sums)
+        joined = self.world.sum(torch.stack([sums[name] for name in names] + [counts[name].float() for name in names])).tolist()
+        averages = {name: joined[i] / max(1.0, joined[len(names) + i]) for i, name in enumerate(names)}
+        loss = sum(self.term_weights[name] * value for name, value in averages.items())
+        self.validated = (step, loss)
+        values = {"eval/loss": loss, **{f"eval/loss_{name}": value for name, value in averages.items()}}
+        if self.tracker is not None:
+            self.tracker.log([{"step": step, "samples": step * self.stage.global_batch, **values}])
+            say(f"{self.stage.name} step {step}/{self.steps}  validation " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        self.on_report({"step": step, **values})
+
+    def _save(self, engine: Any, step: int, data: dict[str, Any], wait: bool) -> None:
+        content = {
+            "data": data,
+            "settings": self.settings,
+            "validation_loss": self.validated[1] if self.validated and self.validated[0] == step else None,
+            "wandb_run": self.tracker.run_id if self.tracker else None,
+        }
+        problem = None
+        try:
+            if self.tracker is not None:
+                self.tracker.upload()
+            self.checkpoints.save(engine, step, content, wait)
+        except (RunError, OSError) as error:
+            problem = str(error)
+        self.world.agree(problem)
+
+
+def say(line: str) -> None:
+    """A line for whoever watches; only rank 0 calls it."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)

@@ -1,0 +1,44 @@
+"""`metrics.jsonl`: a line a step, with the attempt's id. It is the truth that dashboards and reports are drawn from.
+
+    {"attempt": "20261120T101500-a1b2c3", "resumed_from": 0, "started": "2026-11-20T10:15:00+00:00"}
+    {"attempt": "20261120T101500-a1b2c3", "step": 1, "samples": 64, "train/loss": 4.21, "perf/samples_per_s": 88.0}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+FILE = "metrics.jsonl"
+
+
+def append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Add lines at the end of a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """One line for each step that counts, in order.
+
+    A step that was done twice counts as the last attempt did it: an attempt that resumed from step s undoes what earlier
+    ones did after s. Lines of one step (training, validation) are joined. A last line that a kill cut short is left out.
+    """
+    steps: dict[int, dict[str, Any]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if "resumed_from" in line:
+            steps = {step: values for step, values in steps.items() if step <= line["resumed_from"]}
+        elif "step" in line:
+            steps.setdefault(line["step"], {}).update(line)
+    return [steps[step] for step in sorted(steps)]
+
+
+def attempts(path: Path) -> list[dict[str, Any]]:
+    """The first line of each attempt, in order."""
+    return [line for text in path.read_text(encoding="utf-8").splitlines() if "resumed_from" in (line := json.loads(text))]

@@ -1,0 +1,48 @@
+"""Which settings may change between a run and its resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.errors import RunError
+
+MAY_CHANGE = (
+    "launch",
+    "train.checkpoint",
+    "train.tracking",
+    "train.eval_every",
+    "data.loader.ahead",
+    "data.loader.connections",
+    "share_text",
+)
+"""Settings, by dotted prefix, that decide nothing about what is learnt. Every other change needs a new run."""
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name: {"a": {"b": 1}} → {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def check_same_settings(before: dict[str, Any], now: dict[str, Any], run: str) -> None:
+    """Refuse to go on with other settings than a run began with.
+
+    Raises:
+        RunError: names every setting that changed, with both values.
+    """
+    old, new = flatten(before), flatten(now)
+    changed = [
+        f"{name} {old.get(name)!r} then, {new.get(name)!r} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not any(f"{name}.".startswith(f"{prefix}.") for prefix in MAY_CHANGE)
+    ]
+    if changed:
+        raise RunError(
+            f"{run}: this run was begun with other settings ({'; '.join(changed)}); "
+            "use those, or give the run another name with run.name"
+        )

@@ -1,0 +1,43 @@
+"""Where the time of a step goes, without making the device wait: events on a GPU, the clock on a CPU."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+PARTS = ("data", "forward", "backward", "optimizer")
+
+
+@dataclass
+class StepTimes:
+    """Marks of one step; read them only when the numbers of the step are read."""
+
+    device: torch.device
+    marks: list[tuple[str, float, torch.cuda.Event | None]] = field(default_factory=list)
+
+    def mark(self, part: str) -> None:
+        """The named part ends here."""
+        event = None
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+        self.marks.append((part, time.perf_counter(), event))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each part, summed over micro-batches, and of the whole step."""
+        parts = dict.fromkeys(PARTS, 0.0)
+        for (_, before, event_before), (part, after, event_after) in zip(self.marks, self.marks[1:], strict=False):
+            on_device = part != "data" and event_before is not None and event_after is not None
+            parts[part] += event_before.elapsed_time(event_after) / 1e3 if on_device else after - before
+        parts["step"] = self.marks[-1][1] - self.marks[0][1]
+        return parts
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Largest memory of this process so far: allocated on the GPU, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

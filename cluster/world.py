@@ -1,0 +1,91 @@
+"""The processes of one attempt at a run: who am I, on which device, and how do we agree."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cluster.errors import AgreedError
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of one attempt; made once a process group is there."""
+
+    rank: int
+    size: int
+    device: torch.device
+    attempt: str
+    """Names this start of the run, the same on every rank; sorts by time."""
+
+    @classmethod
+    def join(cls) -> World:
+        """The world of the process group that the launcher made."""
+        rank, size = dist.get_rank(), dist.get_world_size()
+        device = local_device()
+        attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+        return cls(rank, size, device, broadcast_object(attempt))
+
+    @property
+    def main(self) -> bool:
+        """Whether this is rank 0, which writes what is written once."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the ranks; the argument stays as it is."""
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(n, …) → (size n, …) in rank order; gradients flow back to the rank that they belong to."""
+        return _GatherWithGradient.apply(tensor) if self.size > 1 else tensor
+
+    def agree(self, error: str | None) -> None:
+        """Raise the first rank's error on every rank, so that none waits for one that gave up.
+
+        Raises:
+            AgreedError: some rank has an error.
+        """
+        errors: list[str | None] = [None] * self.size
+        dist.all_gather_object(errors, error)
+        first = next((message for message in errors if message), None)
+        if first:
+            raise AgreedError(first)
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """All-gather whose backward sums each rank's gradient over the ranks that used it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def local_device() -> torch.device:
+    """The accelerator of this local rank, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("cpu")

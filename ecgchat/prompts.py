@@ -1,0 +1,42 @@
+"""What to ask an ECG-text model about a finding, in words that the reports of training do not use.
+
+Keys are SCP-ECG statement codes as PTB-XL uses them; the descriptions are standard cardiology.
+"""
+
+from __future__ import annotations
+
+TEMPLATE = "an electrocardiogram showing {}"
+
+FINDINGS = {
+    "NORM": "no abnormality at all",
+    "SBRAD": "a slow sinus rate, bradycardia",
+    "STACH": "a fast sinus rate, tachycardia",
+    "AFIB": "atrial fibrillation, an irregular rhythm without P waves",
+    "AFLT": "atrial flutter with sawtooth waves",
+    "SARRH": "sinus arrhythmia",
+    "PVC": "ventricular extrasystoles, premature wide beats",
+    "PAC": "atrial extrasystoles",
+    "1AVB": "a prolonged PR interval, AV block of the first degree",
+    "CLBBB": "complete left bundle branch block with a broad QRS",
+    "CRBBB": "complete right bundle branch block with a broad QRS",
+    "IRBBB": "incomplete right bundle branch block",
+    "LAFB": "left anterior fascicular block",
+    "IVCD": "an intraventricular conduction delay",
+    "AMI": "anterior infarction with ST elevation in the chest leads",
+    "IMI": "inferior infarction with ST elevation in the inferior leads",
+    "ASMI": "anteroseptal infarction",
+    "LVH": "left ventricular hypertrophy with high voltage",
+    "RVH": "right ventricular hypertrophy",
+    "STE_": "ST segment elevation",
+    "NDT": "T wave changes that are not diagnostic",
+    "NST_": "ST segment changes that are not specific",
+    "LNGQT": "a long QT interval",
+    "ABQRS": "an abnormal QRS complex",
+    "DIG": "a digitalis effect",
+    "LVOLT": "low voltage",
+}
+
+
+def prompt(code: str) -> str | None:
+    """The question about a finding, or None where there is none for it."""
+    return TEMPLATE.format(FINDINGS[code]) if code in FINDINGS else None

@@ -1,0 +1,54 @@
+"""The command `ecgchat`: one word for each thing that is done.
+
+    ecgchat shards simulate|build|verify|inspect|show …
+    ecgchat tokenizer --shards URI --out URI
+    ecgchat train coca --config jobs/configs/coca/demo.yaml …
+    ecgchat export RUN --out URI
+    ecgchat eval EXPORT --shards URI
+    ecgchat submit --address http://HEAD:8265 -- python -m jobs.coca --config …
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jobs.errors import one_sentence
+
+COMMANDS = {
+    ("shards",): ("jobs.shards", "make, check and look at shards"),
+    ("tokenizer",): ("jobs.tokenizer", "make a tokenizer from a data set's reports"),
+    ("train", "coca"): ("jobs.coca", "train ECG-CoCa"),
+    ("export",): ("jobs.export", "write a run's model as a plain folder"),
+    ("eval",): ("jobs.eval", "evaluate an exported model"),
+    ("submit",): ("jobs.submit", "run a command on a Ray cluster and follow it"),
+}
+"""Words on the command line → module with `main(arguments)`, imported only when it is asked for."""
+
+POSITIONAL = {("export",): "run", ("eval",): "model"}
+"""Settings that may stand without their name, as the first argument."""
+
+
+def usage() -> str:
+    """What can be typed."""
+    lines = [f"  ecgchat {' '.join(words):<12} {about}" for words, (_, about) in COMMANDS.items()]
+    return "\n".join(["usage: ecgchat COMMAND …", "", *lines, "", "'ecgchat COMMAND --help' says what a command takes."])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for command, (module, _) in COMMANDS.items():
+        if tuple(words[: len(command)]) == command:
+            rest = words[len(command) :]
+            if command in POSITIONAL and rest and not rest[0].startswith("-"):
+                rest[:1] = [f"--{POSITIONAL[command]}", rest[0]]
+            return one_sentence(lambda: importlib.import_module(module).main(rest))
+    asked_for_help = words in (["--help"], ["-h"])
+    print(usage(), file=sys.stdout if asked_for_help else sys.stderr)
+    return 0 if asked_for_help else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

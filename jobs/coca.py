@@ -1,0 +1,248 @@
+"""Train ECG-CoCa: an ECG encoder, a text tower and a caption decoder, on ECG-text shards.
+
+    python -m jobs.coca --config jobs/configs/coca/demo.yaml --data.shards s3://bucket/shards --run.folder s3://bucket/runs/demo
+    torchrun --nproc-per-node 2 -m jobs.coca --config …
+    ray job submit --address http://HEAD:8265 --working-dir . -- python -m jobs.coca --config …
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cluster.launch.config import LaunchConfig
+from cluster.loop import TrainConfig, train
+from cluster.stage import Picture, StepData, Term
+from cluster.world import World
+from ecgchat.losses import caption_loss, contrastive_loss
+from ecgchat.models.coca import CocaConfig, CocaModel, CocaModelConfig, bert_config
+from ecgchat.models.signal import counts_to_millivolts
+from ecgchat.text import encode, load_tokenizer
+from jobs.config import ConfigError, parse
+from jobs.folders import local_source
+from jobs.launch import launch
+from shards.dataset import ShardSet
+from shards.draw import draw_ecg
+from shards.loader import EcgBatch, EcgLoader, LoaderConfig
+from shards.order import OrderConfig
+from shards.storage import Store
+
+WORKER = "jobs.coca:worker"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What this run is called and where it is kept."""
+
+    folder: str
+    """URI of the run's folder: checkpoints, metrics, configuration. The same folder resumes the run."""
+    name: str = "coca"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    shards: str
+    """URI of a data set that `ecgchat shards build` wrote."""
+    tokenizer: str
+    """Folder, URI or hub id of the text tower's tokenizer; `ecgchat tokenizer` makes one from a data set's reports."""
+    train_split: str = "train"
+    validation_split: str = "val"
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the two losses. ECG-Chat's are 1 and 2."""
+
+    contrastive: float = 1.0
+    caption: float = 2.0
+
+
+@dataclass(frozen=True)
+class CocaJob:
+    """Train ECG-CoCa."""
+
+    run: RunConfig
+    data: DataConfig
+    model: CocaModelConfig = field(default_factory=CocaModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    share_text: bool | None = None
+    """Let ECG pictures and report text go to W&B; null: for simulated data alone."""
+
+    def __post_init__(self) -> None:
+        accumulation = self.train.engine.gradient_accumulation
+        if accumulation > 1:
+            raise ConfigError(
+                f"train.engine.gradient_accumulation {accumulation}: the contrastive loss compares all pairs of a batch at once, "
+                "so a step cannot be split until features are cached; set it to 1 and use more workers or a smaller "
+                "data.loader.order.global_batch"
+            )
+
+
+@dataclass(frozen=True)
+class CocaBatch:
+    """One rank's share of a step, on its device."""
+
+    millivolts: Tensor
+    """(n, 12, samples)."""
+    tokens: Tensor
+    """(n, length)."""
+    weight: Tensor
+    """(n,) 1 for a pair, 0 for padding."""
+
+
+class CocaStage:
+    """The stage that the worker loop runs. It keeps the protocol of `cluster.stage.Stage`."""
+
+    name = "coca"
+
+    def __init__(self, job: CocaJob) -> None:
+        self.job = job
+        self.global_batch = job.data.loader.order.global_batch
+        self.dataset = ShardSet.open(job.data.shards)
+        self.dataset.require_rate(job.model.ecg.sampling_rate_hz, self.name)
+        self.training = self.dataset.select(job.data.train_split)
+        self.validation = self.dataset.select(job.data.validation_split)
+        self.tokenizer = load_tokenizer(local_source(job.data.tokenizer))
+        self.pad_token_id = int(self.tokenizer.pad_token_id or 0)
+        self.dtype = torch.bfloat16 if job.train.engine.precision == "bf16" else torch.float32
+
+    def model_config(self) -> CocaConfig:
+        """All that is needed to build the model again."""
+        model = self.job.model
+        if model.text_tower is not None:
+            from transformers import AutoConfig
+
+            text = AutoConfig.from_pretrained(local_source(model.text_tower)).to_dict()
+        else:
+            text = bert_config(model.text, model.ecg.width, len(self.tokenizer), model.context_length)
+        return CocaConfig(ecg=asdict(model.ecg), text=text, decoder=asdict(model.decoder), latent_width=model.latent_width)
+
+    def build_model(self) -> nn.Module:
+        """The model, from the seed; the text tower from its folder where one is named."""
+        model = CocaModel(self.model_config())
+        if self.job.model.text_tower is not None:
+            model.text.load_pretrained(local_source(self.job.model.text_tower))
+        return model
+
+    def steps_per_epoch(self) -> int:
+        """Full batches of the training split."""
+        return self._loader(self.training, self.job.data.loader, 0, 1).batches
+
+    def training_data(self, world: World, state: dict[str, Any] | None) -> Iterator[StepData]:
+        """Batches without end, in the order of `shards.order`."""
+        loader = self._loader(self.training, self.job.data.loader, world.rank, world.size)
+        if state is not None:
+            loader.start = loader.order.restore(state)
+        for batch in loader:
+            yield self._step_data(batch, loader.order.state(batch.position), world)
+
+    def validation_data(self, world: World) -> Iterator[StepData]:
+        """The validation split once, in the order of its shards, the last batch padded with weight 0."""
+        order = OrderConfig(global_batch=min(self.global_batch, self.validation.index.num_rows), shuffle=False, drop_tail=False)
+        loader = self._loader(self.validation, LoaderConfig(order), world.rank, world.size)
+        for _, batch in zip(range(loader.batches), loader, strict=False):
+            yield self._step_data(batch, {}, world)
+
+    def counts(self, micro_batch: CocaBatch) -> dict[str, Tensor]:
+        """Pairs, and tokens to predict."""
+        predicted = (micro_batch.tokens[:, 1:] != self.pad_token_id).sum()
+        return {"contrastive": micro_batch.weight.sum(), "caption": predicted}
+
+    def terms(self, model: nn.Module, micro_batch: CocaBatch, world: World) -> dict[str, Term]:
+        """Contrastive loss over the global batch, and caption loss."""
+        output = model(micro_batch.millivolts, micro_batch.tokens)
+        contrastive = contrastive_loss(
+            output.ecg_latent, output.text_latent, output.logit_scale, micro_batch.weight, world.gather, world.rank
+        )
+        caption, _ = caption_loss(output.caption_logits, micro_batch.tokens, self.pad_token_id)
+        return {
+            "contrastive": Term(contrastive, self.job.loss.contrastive),
+            "caption": Term(caption, self.job.loss.caption),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The data and the model, for the run's record."""
+        return {
+            "data": {
+                "source": self.dataset.manifest["source"],
+                "index_sha256": self.dataset.digest,
+                "simulated": self.dataset.simulated,
+                "counts": self.dataset.manifest["counts"],
+                "records_trained_on": self.training.index.num_rows,
+                "shards": len(self.dataset.manifest["shards"]),
+            },
+            "model": self.model_config().to_dict(),
+        }
+
+    def pictures(self) -> list[Picture]:
+        """Four ECGs with their reports, where they may leave the machine."""
+        if not (self.dataset.simulated if self.job.share_text is None else self.job.share_text):
+            return []
+        count = min(4, self.training.index.num_rows)
+        config = LoaderConfig(OrderConfig(global_batch=count, lanes=1, block=count, shuffle=False), ahead=1)
+        batch = next(iter(self._loader(self.training, config, 0, 1)))
+        return [
+            Picture(
+                key,
+                draw_ecg(ecg, scale.tolist(), record["fs_hz"], title=key, text=record["report"] or "", dpi=100),
+                record["report"] or "",
+            )
+            for key, ecg, scale, record in zip(batch.keys, batch.ecg, batch.mv_per_lsb, batch.records, strict=True)
+        ]
+
+    def _loader(self, data: ShardSet, config: LoaderConfig, rank: int, world_size: int) -> EcgLoader:
+        return EcgLoader(data, config, self.job.model.ecg.samples, rank, world_size)
+
+    def _step_data(self, batch: EcgBatch, state: dict[str, Any], world: World) -> StepData:
+        device = world.device
+        texts = [record.get("report") or "" for record in batch.records]
+        ecg = torch.from_numpy(batch.ecg).to(device, non_blocking=True)
+        scale = torch.from_numpy(batch.mv_per_lsb).to(device, non_blocking=True)
+        prepared = CocaBatch(
+            counts_to_millivolts(ecg, scale, self.dtype),
+            encode(self.tokenizer, texts, self.job.model.context_length).to(device, non_blocking=True),
+            torch.from_numpy(batch.weight).to(device, non_blocking=True),
+        )
+        return StepData([prepared], state, batch.wait_s, [key for key in batch.keys if key])
+
+
+def worker(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """One rank of the job, in a process group that a launcher made."""
+    from cluster.launch.process import join_deepspeed
+    from jobs.config import from_settings
+
+    join_deepspeed()
+    job = from_settings(CocaJob, settings)
+    result = train(CocaStage(job), job.train, Store(job.run.folder), job.run.name, settings, on_report)
+    return asdict(result)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check the settings, then train, or only say what would be done."""
+    request = parse(CocaJob, arguments, "ecgchat train coca")
+    job = request.job
+    stage = CocaStage(job)
+    if request.dry_run:
+        from jobs.dry_run import describe_coca
+
+        describe_coca(stage)
+        return
+    outcome = launch(WORKER, asdict(job), job.launch, job.run.name)
+    print(json.dumps(outcome, indent=1))
+
+
+if __name__ == "__main__":
+    from jobs.errors import one_sentence
+
+    sys.exit(one_sentence(main))

@@ -1,0 +1,90 @@
+"""Typed settings from YAML and dotted overrides, for every job alike.
+
+    python -m jobs.coca --config jobs/configs/coca/demo.yaml --train.optimizer.learning_rate 3e-4 --print_config
+
+Precedence: the dataclass's default < the YAML file < the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+
+J = TypeVar("J")
+
+
+class ConfigError(ValueError):
+    """Settings that cannot be: one sentence with the key, what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Request(Generic[J]):
+    """What a command line asks for."""
+
+    job: J
+    dry_run: bool
+
+
+def parse(kind: type[J], arguments: Sequence[str] | None, prog: str) -> Request[J]:
+    """A job's settings from a command line.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong kind, or a missing one; nothing has been started.
+    """
+    parser = _parser(kind, prog)
+    parser.add_argument("--dry-run", action="store_true", help="check settings, data, batch and memory; take no machine")
+    namespace = _checked(parser, kind, lambda: parser.parse_args(arguments))
+    dry_run = namespace.pop("dry_run")
+    return Request(_instantiate(parser, kind, namespace), dry_run)
+
+
+def from_settings(kind: type[J], settings: dict[str, Any]) -> J:
+    """A job from the nested dictionary that `dataclasses.asdict` made of it."""
+    parser = _parser(kind, kind.__name__)
+    return _instantiate(parser, kind, _checked(parser, kind, lambda: parser.parse_object(settings)))
+
+
+def _parser(kind: type[J], prog: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=prog, description=(kind.__doc__ or "").split("\n")[0], exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with settings")
+    parser.add_class_arguments(kind, nested_key=None)
+    return parser
+
+
+def _instantiate(parser: ArgumentParser, kind: type[J], namespace: Namespace) -> J:
+    namespace.pop("config", None)
+    try:
+        return kind(**vars(parser.instantiate(namespace)))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(_one_line(str(error))) from error
+
+
+def _checked(parser: ArgumentParser, kind: type[Any], parsing: Any) -> Namespace:
+    try:
+        namespace: Namespace = parsing()
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise ConfigError(_advice(_one_line(str(error)), parser)) from error
+    return namespace
+
+
+def _advice(message: str, parser: ArgumentParser) -> str:
+    """The parser's message, with the known key that is nearest to an unknown one."""
+    known = [action.dest for action in parser._actions if "." in action.dest or action.dest.isidentifier()]
+    unknown = re.search(r"unrecognized arguments: --([\w.\-]+)", message) or re.search(r"does not accept option '([\w.]+)'", message)
+    if unknown is None:
+        return f"{message}; run with --help for every setting, or --print_config for the values in force"
+    group = re.search(r"Group '([\w.]+)'", message)
+    name = f"{group.group(1)}.{unknown.group(1)}" if group else unknown.group(1)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    return f"{name}: no such setting; {hint}Run with --help for every setting"
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

@@ -1,0 +1,99 @@
+"""Evaluate an exported ECG-CoCa on held-out patients: retrieval both ways, and findings without a classifier.
+
+    ecgchat eval s3://bucket/exports/demo --shards s3://bucket/shards --out results.json
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from cluster.world import local_device
+from ecgchat.evaluation import retrieval, zero_shot
+from ecgchat.models.coca import CocaModel
+from ecgchat.models.ecg_tower import EcgTowerConfig
+from ecgchat.models.signal import counts_to_millivolts
+from ecgchat.prompts import FINDINGS, prompt
+from ecgchat.text import encode, load_tokenizer
+from jobs.config import parse
+from jobs.folders import local_source
+from shards.dataset import ShardSet
+from shards.loader import EcgLoader, LoaderConfig
+from shards.order import OrderConfig
+from shards.record import digest
+
+
+@dataclass(frozen=True)
+class EvalJob:
+    """Evaluate an exported model on the records of one split."""
+
+    model: str
+    """Folder or URI of an export."""
+    shards: str
+    """URI of the data set."""
+    split: str = "test"
+    batch: int = 64
+    out: str | None = None
+    """JSON file for the results."""
+
+
+def evaluate(job: EvalJob) -> dict[str, dict[str, Any]]:
+    """Name of a measure → its value beside its chance.
+
+    Raises:
+        DatasetError: another sampling rate than the model's, or an empty split.
+    """
+    folder = local_source(job.model)
+    device = local_device()
+    model = CocaModel.from_pretrained(folder).eval().to(device)
+    tokenizer = load_tokenizer(folder)
+    ecg_config = EcgTowerConfig(**model.config.ecg)
+    data = ShardSet.open(job.shards).select(job.split)
+    data.require_rate(ecg_config.sampling_rate_hz, "eval")
+    context_length = model.text.encoder.config.max_position_embeddings
+    order = OrderConfig(global_batch=min(job.batch, data.index.num_rows), shuffle=False, drop_tail=False)
+    loader = EcgLoader(data, LoaderConfig(order), ecg_config.samples)
+    ecgs, texts, records = [], [], []
+    with torch.no_grad():
+        for batch in track(itertools.islice(loader, loader.batches), "evaluating", loader.batches, transient=True):
+            real = [i for i, record in enumerate(batch.records) if record]
+            ecg = torch.from_numpy(batch.ecg[real]).to(device)
+            scale = torch.from_numpy(batch.mv_per_lsb[real]).to(device)
+            reports = [batch.records[i].get("report") or "" for i in real]
+            ecgs.append(model.encode_ecg(counts_to_millivolts(ecg, scale)).cpu())
+            texts.append(model.encode_text(encode(tokenizer, reports, context_length).to(device)).cpu())
+            records += [batch.records[i] for i in real]
+        asked = {code: prompt(code) or "" for code in FINDINGS}
+        directions = model.encode_text(encode(tokenizer, list(asked.values()), context_length).to(device)).cpu()
+    labels = {code: [record["labels"].get(code) for record in records] for code in asked}
+    found = zero_shot(torch.cat(ecgs), dict(zip(asked, directions, strict=True)), labels)
+    results: dict[str, dict[str, Any]] = retrieval(
+        torch.cat(ecgs), torch.cat(texts), [digest(record.get("report") or "") for record in records]
+    )
+    return results | {f"zero_shot_auroc_{name}": row for name, row in found.items()}
+
+
+def show(results: dict[str, dict[str, Any]], console: Console) -> None:
+    """Print the results as a table."""
+    table = Table("measure", "value", "chance", "positive")
+    for name, row in results.items():
+        table.add_row(name, f"{row['value']:.3f}", f"{row['chance']:.3f}", str(row.get("positive", "")))
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate an export and print the table."""
+    job = parse(EvalJob, arguments, "ecgchat eval").job
+    results = evaluate(job)
+    show(results, Console())
+    if job.out:
+        Path(job.out).write_text(json.dumps(results, indent=1))

@@ -1,0 +1,108 @@
+"""Turn a run's committed checkpoint into a plain model folder: safetensors, configuration, tokenizer, model card.
+
+    ecgchat export s3://bucket/runs/demo --out s3://bucket/exports/demo
+    model = CocaModel.from_pretrained("exports/demo")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cluster.checkpoint import Marker, best_steps, committed, download
+from cluster.errors import RunError
+from ecgchat.models.coca import CocaConfig, CocaModel
+from ecgchat.text import load_tokenizer
+from jobs.coca import CocaJob
+from jobs.config import from_settings, parse
+from jobs.folders import local_source
+from jobs.model_card import model_card
+from shards.storage import Store
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """Write the model of a run's checkpoint as a `save_pretrained` folder."""
+
+    run: str
+    """URI of the run's folder."""
+    out: str
+    """URI of the folder to write."""
+    step: int | None = None
+    """Which committed checkpoint; null takes the best by validation loss, or the newest where none was validated."""
+
+
+def choose(markers: list[Marker], step: int | None, run: str) -> Marker:
+    """The checkpoint to export.
+
+    Raises:
+        RunError: there is none, or not that one.
+    """
+    if not markers:
+        raise RunError(f"{run}: no committed checkpoint; check the URI, or train longer than train.checkpoint.every_steps")
+    wanted = step if step is not None else max(best_steps(markers), default=markers[-1].step)
+    chosen = next((marker for marker in markers if marker.step == wanted), None)
+    if chosen is None:
+        raise RunError(f"{run}: no committed checkpoint of step {wanted}; there are {', '.join(str(m.step) for m in markers)}")
+    return chosen
+
+
+def fp32_weights(folder: Path, zero_stage: int) -> dict[str, Tensor]:
+    """Full fp32 weights from the files of all ranks of a checkpoint, whatever the ZeRO stage.
+
+    Args:
+        folder: holds `state/`, as DeepSpeed wrote it.
+        zero_stage: of the run.
+    """
+    if zero_stage == 0 and not list((folder / "state").glob("*_optim_states.pt")):
+        state = torch.load(folder / "state" / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
+        return {name: weight.float() for name, weight in state["module"].items()}
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # It prints its own progress, tensor by tensor.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state"))
+
+
+def export(job: ExportJob, results: dict[str, Any] | None = None) -> Marker:
+    """Write the export and return the checkpoint that it was made from.
+
+    Args:
+        job: from where to where.
+        results: measured on the export before, for the model card.
+    """
+    run = Store(job.run)
+    marker = choose(committed(run.child("checkpoints")), job.step, run.uri)
+    record = json.loads(run.get("config.json"))
+    settings = from_settings(CocaJob, marker.content["settings"])
+    with tempfile.TemporaryDirectory(prefix="ecgchat-export-") as scratch:
+        parts, folder = Path(scratch, "checkpoint"), Path(scratch, "export")
+        download(run.child("checkpoints"), marker, parts)
+        model = CocaModel(CocaConfig.from_dict(record["model"]))
+        model.load_state_dict(fp32_weights(parts, settings.train.engine.zero_stage))
+        model.save_pretrained(folder)
+        load_tokenizer(local_source(settings.data.tokenizer)).save_pretrained(folder)
+        (folder / "README.md").write_text(model_card(record, marker, results))
+        (folder / "training.json").write_text(json.dumps({"checkpoint": marker.name, **record}, indent=1))
+        store = Store(job.out)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            store.upload(path, path.relative_to(folder).as_posix())
+    return marker
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Export a run's model."""
+    job = parse(ExportJob, arguments, "ecgchat export").job
+    marker = export(job)
+    print(f"{marker.name} of {job.run} exported to {job.out}")

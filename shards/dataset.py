@@ -1,0 +1,156 @@
+"""A built data set: its manifest, its index, and where its shards lie.
+
+`manifest.json` is written last and is the truth; `index.parquet` has a row for every sample. Both together say what there
+is without opening a shard.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shards.storage import StorageError, Store
+from shards.tar import decode_array, decode_json, unpack_samples
+
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+SCHEMA_VERSION = 1
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("bytes", pa.int64()),
+        ("split", pa.string()),
+        ("source", pa.string()),
+        ("record_id", pa.string()),
+        ("patient_hash", pa.string()),
+        ("text_hash", pa.string()),
+        ("fs_hz", pa.float64()),
+        ("samples", pa.int64()),
+        ("invalid_fraction", pa.float64()),
+        ("flat_leads", pa.int64()),
+        ("peak_mv", pa.float64()),
+        ("text_length", pa.int64()),
+        ("labels", pa.list_(pa.string())),
+        ("unknown_labels", pa.list_(pa.string())),
+    ]
+)
+"""`offset` and `bytes` are the sample's range in its shard, tar headers included; `labels` are those with value 1."""
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used as asked: one sentence."""
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The samples of one data set, in shard order: what an order of reading is made from."""
+
+    store: Store
+    manifest: dict[str, Any]
+    index: pa.Table
+
+    @classmethod
+    def open(cls, uri: str) -> ShardSet:
+        """Read the manifest and the index below a URI.
+
+        Raises:
+            DatasetError: there is no manifest, it is of another schema, or the index is not the one it names.
+            StorageError: the store does not answer.
+        """
+        store = Store(uri)
+        try:
+            manifest = json.loads(store.get(MANIFEST))
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise DatasetError(
+                    f"{store.uri}: no {MANIFEST}, so there is no data set here; check the URI, or build one with "
+                    "'ecgchat shards build'"
+                ) from error
+            raise
+        except ValueError as error:
+            raise DatasetError(f"{store.uri_of(MANIFEST)}: not a JSON document ({error}); build the shards again") from error
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            raise DatasetError(
+                f"{store.uri_of(MANIFEST)}: schema {manifest.get('schema_version')}, this version reads {SCHEMA_VERSION}; "
+                "build the shards again"
+            )
+        body = store.get(INDEX)
+        if hashlib.sha256(body).hexdigest() != manifest["index"]["sha256"]:
+            raise DatasetError(
+                f"{store.uri_of(INDEX)}: not the index that {MANIFEST} names; build the shards again, or copy both together"
+            )
+        return cls(store, manifest, pq.read_table(io.BytesIO(body)))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the index: two data sets with the same digest hold the same samples in the same places."""
+        return str(self.manifest["index"]["sha256"])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether nothing in it comes from a person."""
+        return bool(self.manifest["simulated"])
+
+    def select(self, split: str) -> ShardSet:
+        """The samples of one split, those with a report.
+
+        Raises:
+            DatasetError: the split is empty.
+        """
+        rows = self.index.filter(pc.field("split") == split)
+        if rows.num_rows == 0:
+            found = ", ".join(f"{name} {count}" for name, count in self.manifest["counts"]["split"].items())
+            raise DatasetError(f"{self.store.uri}: split {split!r} is empty (found {found}); choose another split or corpus")
+        return ShardSet(self.store, self.manifest, rows)
+
+    def sample(self, key: str) -> tuple[str, np.ndarray[Any, Any], dict[str, Any]]:
+        """One sample by its key: (key, (12, samples) int16, description).
+
+        Raises:
+            DatasetError: there is none with that key.
+        """
+        rows = self.index.filter(pc.field("key") == key).to_pylist()
+        if not rows:
+            nearest = difflib.get_close_matches(key, self.index["key"].to_pylist(), n=1, cutoff=0)
+            raise DatasetError(f"{self.store.uri}: no sample {key!r}; keys look like {nearest[0] if nearest else '(none)'}")
+        body = self.store.get_range(rows[0]["shard"], rows[0]["offset"], rows[0]["bytes"])
+        [(found, members)] = unpack_samples(body, self.store.uri_of(rows[0]["shard"]))
+        return found, decode_array(members["ecg.npy"]), decode_json(members["json"])
+
+    def require_rate(self, fs_hz: float, stage: str) -> None:
+        """Refuse samples of another sampling rate than a stage takes.
+
+        Raises:
+            DatasetError: names both rates and the two ways out.
+        """
+        found = sorted({value for value in self.index["fs_hz"].to_pylist()})
+        if found != [fs_hz]:
+            rates = ", ".join(f"{value:g}" for value in found)
+            raise DatasetError(
+                f"{self.store.uri}: sampled at {rates} Hz, stage {stage} takes {fs_hz:g} Hz; build the shards at {fs_hz:g} Hz "
+                f"(--rate) or set model.ecg.sampling_rate_hz to the shards' rate"
+            )
+
+
+def index_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as built, one a sample, in the schema of the index."""
+    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+
+
+def index_bytes(table: pa.Table) -> bytes:
+    """The Parquet file of an index; the same rows give the same bytes."""
+    body = io.BytesIO()
+    pq.write_table(table, body, compression="zstd")
+    return body.getvalue()

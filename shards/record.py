@@ -1,0 +1,201 @@
+"""One ECG record and the sample it becomes in a shard: leads, units, quantisation, JSON.
+
+A sample is two members of a WebDataset shard, `<key>.ecg.npy` and `<key>.json`. The signal is int16 with one scale a
+lead, so that what a 16-bit recorder stored is kept exactly:
+
+    millivolts = ecg.npy[lead] * mv_per_lsb[lead]        (-32768 marks a sample that is not valid)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+"""Order of the twelve leads everywhere in this project; sources are brought to it by name, never by position."""
+
+INVALID = -32768
+"""The int16 value of a sample that is missing, unreadable or padding."""
+
+LARGEST = 32767
+FINEST_LSB_MV = 0.001
+"""Float sources are quantised at 1 µV, coarser only where the amplitude does not fit int16 otherwise."""
+
+MILLIVOLTS_PER_UNIT = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class RecordError(ValueError):
+    """A record that cannot become a sample: one sentence with the file or field, what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One coded finding as its publisher gave it."""
+
+    code: str
+    vocabulary: str
+    """Coding system: SCP, SNOMED CT, AHA, CPSC or CODE."""
+    likelihood: float | None = None
+    """Per cent, 0 to 100; None where the publisher gives none."""
+
+
+@dataclass
+class EcgRecord:
+    """A 12-lead ECG with everything its publisher says about it."""
+
+    source: str
+    record_id: str
+    source_path: str
+    patient_id: str
+    split: Split
+    fs_hz: float
+    ecg: NDArray[np.int16]
+    """Shape (12, samples), leads as in `LEADS`."""
+    mv_per_lsb: list[float]
+    """Millivolts of one count, for each of the twelve leads."""
+    acquired: str | None = None
+    report: str | None = None
+    """English text, or None."""
+    report_source: str | None = None
+    """`publisher`, `translation` or `made from statements`."""
+    report_original: str | None = None
+    report_language: str | None = None
+    statements: list[Statement] = field(default_factory=list)
+    labels: dict[str, int | None] = field(default_factory=dict)
+    """Finding → 1 present, 0 absent, None unknown."""
+    annotations: dict[str, Any] = field(default_factory=dict)
+    age: float | None = None
+    age_note: str | None = None
+    """What a published stand-in for the age means, such as `over 89`; the age is None then."""
+    sex: Literal["M", "F"] | None = None
+    outcome: dict[str, Any] | None = None
+    measurements: dict[str, Any] = field(default_factory=dict)
+    """`rr`, `pr`, `qrs`, `qt`, `qtc` in ms, `heart_rate` in 1/min, `qrs_axis` in degrees, and `source`."""
+
+    @property
+    def key(self) -> str:
+        """Name of the sample in its shard; holds no dot, which WebDataset would take for an extension."""
+        return sample_key(self.source, self.record_id)
+
+    def to_members(self) -> dict[str, bytes]:
+        """The sample as shard members, extension → bytes; the same record always gives the same bytes."""
+        description = asdict(self)
+        del description["ecg"]
+        description["leads"] = list(LEADS)
+        description["quality"] = signal_quality(self.ecg)
+        text = json.dumps(description, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        array = io.BytesIO()
+        np.lib.format.write_array(array, np.ascontiguousarray(self.ecg), version=(1, 0), allow_pickle=False)
+        return {"ecg.npy": array.getvalue(), "json": text.encode()}
+
+
+def sample_key(source: str, record_id: str) -> str:
+    """Key of a record in a shard: source and id joined, anything but letters, digits, `_` and `-` made `_`."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", f"{source}-{record_id}")
+
+
+def digest(*parts: str) -> str:
+    """Sixteen hexadecimal digits that stand for the parts: how patients and texts are compared without being named."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def standard_lead(name: str) -> str | None:
+    """The lead of `LEADS` that a publisher's channel name means, or None: `AVR` → `aVR`, `DI` → `I`, `lead v1` → `V1`."""
+    wanted = re.sub(r"^(lead|ecg)[ _]*", "", name.strip().lower())
+    wanted = re.sub(r"^d(?=i{1,3}$)", "", wanted)
+    return next((lead for lead in LEADS if lead.lower() == wanted), None)
+
+
+def millivolts_per_unit(unit: str) -> float | None:
+    """Factor from a unit's name to millivolts, or None where the unit is no voltage."""
+    return MILLIVOLTS_PER_UNIT.get(unit.strip().lower())
+
+
+def arrange_leads(names: Sequence[str], where: str) -> list[int]:
+    """Positions of the twelve standard leads among a source's channels.
+
+    Raises:
+        RecordError: a lead is missing or given twice; the sentence names `where` and the channels found.
+    """
+    found = [standard_lead(name) for name in names]
+    missing = [lead for lead in LEADS if lead not in found]
+    if missing:
+        raise RecordError(
+            f"{where}: expected the leads {', '.join(LEADS)}, found the channels {', '.join(names)}: "
+            f"{', '.join(missing)} missing; mend the channel names in the header or leave the record out"
+        )
+    double = [lead for lead in LEADS if found.count(lead) > 1]
+    if double:
+        raise RecordError(f"{where}: lead {double[0]} stands for more than one of the channels {', '.join(names)}; keep one")
+    return [found.index(lead) for lead in LEADS]
+
+
+def keep_digital(
+    digital: NDArray[np.integer], baseline: NDArray[np.integer], mv_per_lsb: NDArray[np.float64], invalid: NDArray[np.bool_]
+) -> tuple[NDArray[np.int16], list[float]]:
+    """Counts of a digital source less their baseline, exact wherever they fit int16.
+
+    Args:
+        digital: (12, samples) counts as stored.
+        baseline: (12,) count that means 0 mV.
+        mv_per_lsb: (12,) millivolts of one count.
+        invalid: (12, samples) samples that the source marks as missing.
+
+    Returns:
+        (12, samples) int16 and the scale of each lead; a lead that does not fit is quantised more coarsely.
+    """
+    counts = digital.astype(np.int64) - baseline[:, None].astype(np.int64)
+    if not np.any(np.abs(np.where(invalid, 0, counts)) > LARGEST):
+        ecg = np.where(invalid, INVALID, counts).astype(np.int16)
+        return ecg, [float(scale) for scale in mv_per_lsb]
+    return quantise(np.where(invalid, np.nan, counts * mv_per_lsb[:, None]))
+
+
+def quantise(millivolts: NDArray[np.floating]) -> tuple[NDArray[np.int16], list[float]]:
+    """Nearest int16 of a float signal, at most half an LSB off, never clipped; NaN and infinity become `INVALID`.
+
+    Args:
+        millivolts: (12, samples).
+
+    Returns:
+        (12, samples) int16 and the LSB of each lead in mV: 1 µV, or as much more as the lead's amplitude needs.
+    """
+    signal = millivolts.astype(np.float64)
+    valid = np.isfinite(signal)
+    peak = np.max(np.abs(np.where(valid, signal, 0.0)), axis=1)
+    scale = np.maximum(FINEST_LSB_MV, peak / LARGEST)
+    ecg = np.where(valid, np.rint(np.where(valid, signal, 0.0) / scale[:, None]), INVALID)
+    return ecg.astype(np.int16), [float(value) for value in scale]
+
+
+def to_millivolts(ecg: NDArray[np.int16], mv_per_lsb: Sequence[float]) -> NDArray[np.float64]:
+    """(12, samples) counts to millivolts; invalid samples become NaN."""
+    signal = ecg * np.asarray(mv_per_lsb, dtype=np.float64)[:, None]
+    return np.where(ecg == INVALID, np.nan, signal)
+
+
+def signal_quality(ecg: NDArray[np.int16]) -> dict[str, Any]:
+    """What is visibly wrong with a signal: flat leads, share of invalid samples, leads at the end of the range."""
+    valid = ecg != INVALID
+    high = np.where(valid, ecg, -LARGEST).max(axis=1)
+    low = np.where(valid, ecg, LARGEST).min(axis=1)
+    return {
+        "flat_leads": [lead for lead, top, bottom in zip(LEADS, high, low, strict=True) if top <= bottom],
+        "invalid_fraction": round(float(1 - valid.mean()), 6),
+        "clipped_leads": [
+            lead
+            for lead, counts in zip(LEADS, ecg, strict=True)
+            if np.count_nonzero(np.abs(counts.astype(np.int32)) == LARGEST) > 1
+        ],
+    }

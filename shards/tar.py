@@ -1,0 +1,98 @@
+"""The tar files themselves: samples to bytes and back, the same bytes for the same samples.
+
+Members are plain USTAR entries without owner or time, so that a shard depends on its samples alone and any tar or
+WebDataset reader opens it. One sample is a run of adjacent members with one key, which makes it a byte range.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+BLOCK = tarfile.BLOCKSIZE
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+
+
+class ShardFormatError(ValueError):
+    """Bytes that are not what a shard holds: one sentence."""
+
+
+def pack_sample(key: str, members: dict[str, bytes]) -> bytes:
+    """The tar entries of one sample.
+
+    Args:
+        key: name of the sample, without a dot.
+        members: extension → bytes, in the order of their names.
+    """
+    packed = io.BytesIO()
+    for extension, body in sorted(members.items()):
+        entry = tarfile.TarInfo(f"{key}.{extension}")
+        entry.size = len(body)
+        packed.write(entry.tobuf(tarfile.USTAR_FORMAT))
+        packed.write(body)
+        packed.write(bytes(-len(body) % BLOCK))
+    return packed.getvalue()
+
+
+def unpack_samples(body: bytes, where: str) -> Iterator[tuple[str, dict[str, memoryview]]]:
+    """Samples of a byte range that begins with one: (key, extension → bytes).
+
+    Raises:
+        ShardFormatError: the range does not hold whole tar entries.
+    """
+    view = memoryview(body)
+    position = 0
+    key, members = "", {}
+    while position < len(view) and any(view[position : position + BLOCK]):
+        try:
+            entry = tarfile.TarInfo.frombuf(bytes(view[position : position + BLOCK]), "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
+            raise ShardFormatError(
+                f"{where}: expected a tar entry {position} bytes in, found none ({error}); verify and rebuild the shards"
+            ) from error
+        stem, _, extension = entry.name.partition(".")
+        start = position + BLOCK
+        if start + entry.size > len(view):
+            raise ShardFormatError(f"{where}: entry {entry.name} is cut; verify and rebuild the shards")
+        if stem != key:
+            if members:
+                yield key, members
+            key, members = stem, {}
+        members[extension] = view[start : start + entry.size]
+        position = start + entry.size + -entry.size % BLOCK
+    if members:
+        yield key, members
+
+
+def decode_array(body: memoryview | bytes) -> np.ndarray[Any, Any]:
+    """An `.npy` member as an array that shares its memory; never unpickles.
+
+    Raises:
+        ShardFormatError: it is no `.npy` file of version 1, or is cut.
+    """
+    try:
+        file = io.BytesIO(body[: min(len(body), 4096)])
+        np.lib.format.read_magic(file)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        array = np.frombuffer(body, dtype=dtype, count=int(np.prod(shape)), offset=file.tell())
+    except ValueError as error:
+        raise ShardFormatError(f"an .npy member cannot be read ({error}); verify and rebuild the shards") from error
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def decode_json(body: memoryview | bytes) -> dict[str, Any]:
+    """A `.json` member as a dictionary."""
+    try:
+        value = json.loads(bytes(body))
+    except ValueError as error:
+        raise ShardFormatError(f"a .json member cannot be read ({error}); verify and rebuild the shards") from error
+    if not isinstance(value, dict):
+        raise ShardFormatError("a .json member is not an object; verify and rebuild the shards")
+    return value
