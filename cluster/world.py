@@ -68,7 +68,7 @@ class _GatherWithGradient(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
+        return torch.cat(parts)  # (size n, …)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
 
 from cluster.world import local_device
 from ecgchat.evaluation import retrieval, zero_shot
@@ -46,12 +48,27 @@ class EvalJob:
     """JSON file for the results."""
 
 
-def evaluate(job: EvalJob) -> dict[str, dict[str, Any]]:
-    """Name of a measure → its value beside its chance.
+@dataclass(frozen=True)
+class Embedded:
+    """A split as the model sees it."""
+
+    ecg: Tensor
+    """(records, latent width), normalised."""
+    text: Tensor
+    """(records, latent width), normalised: each record's report."""
+    prompts: dict[str, Tensor]
+    """Finding → (latent width,), normalised."""
+    records: list[dict[str, Any]]
+    keys: list[str]
+
+
+def embed(job: EvalJob) -> Embedded:
+    """Every ECG and report of the split, and the prompt of every finding, in the space that they share.
 
     Raises:
         DatasetError: another sampling rate than the model's, or an empty split.
     """
+    disable_progress_bar()
     folder = local_source(job.model)
     device = local_device()
     model = CocaModel.from_pretrained(folder).eval().to(device)
@@ -62,22 +79,28 @@ def evaluate(job: EvalJob) -> dict[str, dict[str, Any]]:
     context_length = model.text.encoder.config.max_position_embeddings
     order = OrderConfig(global_batch=min(job.batch, data.index.num_rows), shuffle=False, drop_tail=False)
     loader = EcgLoader(data, LoaderConfig(order), ecg_config.samples)
-    ecgs, texts, records = [], [], []
+    ecgs, texts, records, keys = [], [], [], []
     with torch.no_grad():
         for batch in track(itertools.islice(loader, loader.batches), "evaluating", loader.batches, transient=True):
-            real = [i for i, record in enumerate(batch.records) if record]
+            real = [i for i, key in enumerate(batch.keys) if key]
             ecg = torch.from_numpy(batch.ecg[real]).to(device)
             scale = torch.from_numpy(batch.mv_per_lsb[real]).to(device)
             reports = [batch.records[i].get("report") or "" for i in real]
             ecgs.append(model.encode_ecg(counts_to_millivolts(ecg, scale)).cpu())
             texts.append(model.encode_text(encode(tokenizer, reports, context_length).to(device)).cpu())
             records += [batch.records[i] for i in real]
+            keys += [batch.keys[i] for i in real]
         asked = {code: prompt(code) or "" for code in FINDINGS}
         directions = model.encode_text(encode(tokenizer, list(asked.values()), context_length).to(device)).cpu()
-    labels = {code: [record["labels"].get(code) for record in records] for code in asked}
-    found = zero_shot(torch.cat(ecgs), dict(zip(asked, directions, strict=True)), labels)
-    results: dict[str, dict[str, Any]] = retrieval(
-        torch.cat(ecgs), torch.cat(texts), [digest(record.get("report") or "") for record in records]
+    return Embedded(torch.cat(ecgs), torch.cat(texts), dict(zip(asked, directions, strict=True)), records, keys)
+
+
+def measure(split: Embedded) -> dict[str, dict[str, Any]]:
+    """Name of a measure → its value beside its chance."""
+    labels = {code: [record["labels"].get(code) for record in split.records] for code in split.prompts}
+    found = zero_shot(split.ecg, split.prompts, labels)
+    results: dict[str, dict[str, Any]] = dict(
+        retrieval(split.ecg, split.text, [digest(record.get("report") or "") for record in split.records])
     )
     return results | {f"zero_shot_auroc_{name}": row for name, row in found.items()}
 
@@ -93,7 +116,7 @@ def show(results: dict[str, dict[str, Any]], console: Console) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate an export and print the table."""
     job = parse(EvalJob, arguments, "ecgchat eval").job
-    results = evaluate(job)
+    results = measure(embed(job))
     show(results, Console())
     if job.out:
         Path(job.out).write_text(json.dumps(results, indent=1))

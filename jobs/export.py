@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
 
 from cluster.checkpoint import Marker, best_steps, committed, download
 from cluster.errors import RunError
+from cluster.launch.process import quiet_libraries
 from ecgchat.models.coca import CocaConfig, CocaModel
 from ecgchat.text import load_tokenizer
 from jobs.coca import CocaJob
@@ -67,9 +68,9 @@ def fp32_weights(folder: Path, zero_stage: int) -> dict[str, Tensor]:
     if zero_stage == 0 and not list((folder / "state").glob("*_optim_states.pt")):
         state = torch.load(folder / "state" / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
         return {name: weight.float() for name, weight in state["module"].items()}
+    quiet_libraries()
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # It prints its own progress, tensor by tensor.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state"))
@@ -89,6 +90,7 @@ def export(job: ExportJob, results: dict[str, Any] | None = None) -> Marker:
     with tempfile.TemporaryDirectory(prefix="ecgchat-export-") as scratch:
         parts, folder = Path(scratch, "checkpoint"), Path(scratch, "export")
         download(run.child("checkpoints"), marker, parts)
+        disable_progress_bar()
         model = CocaModel(CocaConfig.from_dict(record["model"]))
         model.load_state_dict(fp32_weights(parts, settings.train.engine.zero_stage))
         model.save_pretrained(folder)

@@ -18,18 +18,13 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import fsspec
-
-ATTEMPTS = 4
-"""Tries of one request beyond those that the store's own client makes."""
-
-FIRST_WAIT_S = 0.2
 
 T = TypeVar("T")
 
@@ -46,7 +41,7 @@ class Store:
         if not rest.strip("/"):
             raise StorageError(f"storage URI {uri!r}: expected a bucket or a folder after '{scheme}://'; name one")
         try:
-            protocol = fsspec.get_filesystem_class(scheme)
+            self._fs = _filesystem(scheme, _credentials())
         except (ValueError, ImportError) as error:
             raise StorageError(
                 f"storage URI {uri!r}: scheme {scheme!r} is not available ({_first_line(error)}); "
@@ -56,8 +51,6 @@ class Store:
         self._root = rest.rstrip("/")
         if scheme == "file" and not self._root.startswith("/"):
             raise StorageError(f"storage URI {uri!r}: expected an absolute path after file://, such as file:///data/shards")
-        # Listings are never cached: other processes write the same store.
-        self._fs = protocol(use_listings_cache=False)
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.uri,)
@@ -152,16 +145,11 @@ class Store:
         return f"{self._root}/{name}" if name else self._root
 
     def _ask(self, name: str, request: Callable[[str], T]) -> T:
-        """Make a request, again after a pause where the failure may pass, and turn what remains into a `StorageError`."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return request(self._path(name))
-            except Exception as error:
-                last = attempt == ATTEMPTS - 1
-                if last or isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
-                    raise self._explain(name, error) from error
-                time.sleep(FIRST_WAIT_S * 2**attempt)
-        raise AssertionError("unreachable")
+        """Make a request; the store's client tries again where a failure may pass. What remains is a `StorageError`."""
+        try:
+            return request(self._path(name))
+        except Exception as error:
+            raise self._explain(name, error) from error
 
     def _explain(self, name: str, error: Exception) -> StorageError:
         where = self.uri_of(name) if name else self.uri
@@ -175,7 +163,20 @@ class Store:
             return StorageError(f"{where}: the store refused the request ({cause}){keys}")
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         hint = f"AWS_ENDPOINT_URL ({endpoint})" if self._scheme == "s3" and endpoint else "the network and the store"
-        return StorageError(f"{where}: the request failed after {ATTEMPTS} attempts ({cause}); check {hint}")
+        return StorageError(f"{where}: the request failed again and again ({cause}); check {hint}")
+
+
+@cache
+def _filesystem(scheme: str, credentials: str) -> Any:
+    """One client for each scheme and set of credentials. Listings are never cached: other processes write the same store."""
+    del credentials
+    return fsspec.get_filesystem_class(scheme)(use_listings_cache=False, skip_instance_cache=True)
+
+
+def _credentials() -> str:
+    """Stands for the environment that clients take their credentials from, without holding it."""
+    relevant = sorted((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "GOOGLE_", "AZURE_")))
+    return hashlib.sha256(repr(relevant).encode()).hexdigest()
 
 
 def local_folder(uri: str, wanted: Callable[[str], bool] = lambda name: True) -> Path:

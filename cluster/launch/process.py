@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -51,14 +52,20 @@ def prepare_process(launch: LaunchConfig) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    else:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if launch.threads:
         torch.set_num_threads(launch.threads)
-    import deepspeed
+    quiet_libraries()
 
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    deepspeed.utils.logger.setLevel(logging.ERROR)
+
+def quiet_libraries() -> None:
+    """Keep what DeepSpeed, torch and botocore say to their own developers out of the log."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    for name in ("DeepSpeed", "botocore", "aiobotocore"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def join_deepspeed() -> None:

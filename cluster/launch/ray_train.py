@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
 import tempfile
 import time
 from typing import Any
@@ -24,6 +26,8 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) 
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    # Ray Train would print each line of a worker a second time, through its logger.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     _require_resources(ray.cluster_resources(), launch)
     resources = {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if launch.gpus_per_worker else {})
@@ -31,7 +35,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) 
         train_worker,
         train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
         torch_config=TorchConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(launch.workers, use_gpu=launch.gpus_per_worker > 0, resources_per_worker=resources),
+        scaling_config=ScalingConfig(num_workers=launch.workers, use_gpu=launch.gpus_per_worker > 0, resources_per_worker=resources),
         run_config=RunConfig(
             # Ray would take an older run's state for this one's if they shared a name.
             name=f"{name}-{time.time_ns():x}",
@@ -53,6 +57,7 @@ def train_worker(job: dict[str, Any]) -> dict[str, Any]:
     import ray.train
 
     launch = LaunchConfig(**job["launch"])
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     prepare_process(launch)
     if launch.gpus_per_worker and backend() != "nccl":
         return {"error": f"launch.gpus_per_worker {launch.gpus_per_worker}: the worker sees no GPU; set it to 0 or mend the driver"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import RunError
-from cluster.local.ports import free_ports, listens, stop, wait_until
+from cluster.local.servers import free_ports, listens, start, stop, wait_until
 
 START_S = 30
 
@@ -46,16 +45,10 @@ def serve(folder: Path, bucket: str = "ecgchat", log: Path | None = None) -> Ite
     log = log or folder / "rclone.log"
     [port] = free_ports(1)
     key, secret = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
-    # Keys go by environment: command lines are everybody's to read.
-    environment = os.environ | {"RCLONE_AUTH_KEY": f"{key},{secret}"}
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull, str(folder)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+    # Keys go by environment: command lines are everybody's to read. rclone takes a CSV list of pairs, so a pair is quoted.
+    environment = os.environ | {"RCLONE_AUTH_KEY": f'"{key},{secret}"'}
+    command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull, str(folder)]
+    process = start(command, environment, log)
     try:
         wait_until(lambda: listens(port), process, "the S3 server (rclone serve s3)", log, START_S)
         yield ObjectStore(

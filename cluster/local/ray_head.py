@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.local.ports import free_ports, listens, stop, wait_until
+from cluster.local.servers import free_ports, listens, start, stop, wait_until
 
 START_S = 120
 
@@ -56,15 +55,11 @@ def serve(log: Path, environment: Mapping[str, str], cpus: int) -> Iterator[RayH
         *("--dashboard-agent-grpc-port", str(agent_grpc), "--dashboard-agent-listen-port", str(agent_http)),
         *("--ray-client-server-port", str(client), "--disable-usage-stats"),
     ]
-    quiet = {"RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment, **access, **quiet},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+    # A submitted `python` is to be the one that runs here, whether or not its environment is activated.
+    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    # Its one node has nobody to hand its work to, so that draining would only wait.
+    ending = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    process = start(command, {**os.environ, **environment, **path, **access, **ending}, log)
     try:
         wait_until(lambda: listens(dashboard) and listens(agent_http), process, "the Ray head", log, START_S)
         yield RayHead(f"http://127.0.0.1:{dashboard}", access)

@@ -8,14 +8,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from ecgchat.models.blocks import Block
 from ecgchat.models.caption_decoder import CaptionDecoder
 from ecgchat.models.ecg_tower import EcgTower, EcgTowerConfig
 from ecgchat.models.text_tower import TextTower, text_encoder_config
@@ -24,7 +26,6 @@ LARGEST_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the logarithm of the inverse temperature (Radford et al., 2021, section 2.5)."""
 
 FIRST_LOGIT_SCALE = math.log(1 / 0.07)
-INITIAL_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -95,20 +96,25 @@ class CocaModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal weights of deviation 0.02 (residual outputs and patches as wide as they need), zero biases, unit norms."""
+        """CLIP's initial weights, which scale with the width, so that small models learn as readily as large ones.
+
+        Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021: its published code.
+        transformers calls this for every module, inner ones first.
+        """
         if isinstance(module, CocaModel):
             nn.init.constant_(module.log_logit_scale, FIRST_LOGIT_SCALE)
         elif isinstance(module, EcgTower):
-            nn.init.normal_(module.class_token, std=INITIAL_STD)
-            nn.init.normal_(module.positions, std=INITIAL_STD)
-        elif isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=INITIAL_STD)
-            if getattr(module, "bias", None) is not None:
+            nn.init.normal_(module.class_token, std=module.class_token.numel() ** -0.5)
+            nn.init.normal_(module.positions, std=module.class_token.numel() ** -0.5)
+            _scale_residuals(module.blocks)
+        elif isinstance(module, CaptionDecoder):
+            _scale_residuals([*module.text_blocks, *module.ecg_blocks])
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
                 nn.init.zeros_(module.bias)
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                nn.init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.Conv1d):
-            nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_channels * module.kernel_size[0]))
+            nn.init.normal_(module.weight, std=(module.in_channels * module.kernel_size[0]) ** -0.5)
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
@@ -137,6 +143,18 @@ class CocaModel(PreTrainedModel):
             logits,
             self.log_logit_scale.squeeze().clamp(max=LARGEST_LOGIT_SCALE).exp(),
         )
+
+
+def _scale_residuals(blocks: Iterable[nn.Module]) -> None:
+    """Shrink what each block adds to its input, so that depth does not make the sum grow."""
+    layers = [block for block in blocks if isinstance(block, Block)]
+    for block in layers:
+        for output in (block.attention.out, block.mlp[2]):
+            nn.init.normal_(output.weight, std=(output.in_features * 2 * len(layers)) ** -0.5)
+
+
+AutoConfig.register(CocaConfig.model_type, CocaConfig, exist_ok=True)
+AutoModel.register(CocaConfig, CocaModel, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -176,4 +194,5 @@ def bert_config(size: TextTowerSize, width: int, vocabulary: int, context_length
         "hidden_dropout_prob": size.dropout,
         "attention_probs_dropout_prob": size.dropout,
         "pad_token_id": 0,
+        "initializer_range": width**-0.5,
     }

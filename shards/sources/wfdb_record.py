@@ -66,8 +66,6 @@ def _check_files(path: Path, header: wfdb.Record) -> None:
     """Refuse a 16-bit signal file that is shorter than its header says: wfdb would name a reshape, not a file."""
     for name in sorted(set(header.file_name)):
         file = path.parent / name
-        if file.parent != path.parent:
-            raise RecordError(f"{path.name}.hea: signal file {name!r} lies outside the record's folder; mend the header")
         if not file.is_file():
             raise RecordError(f"{path.parent.name}/{name}: no such file; fetch it or remove the record's row")
         here = [channel for channel, owner in enumerate(header.file_name) if owner == name]

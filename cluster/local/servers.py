@@ -1,12 +1,16 @@
-"""Free ports and waiting for servers."""
+"""Free ports, and starting and ending servers without leaving anything behind."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import psutil
 
 from cluster.errors import RunError
 
@@ -45,8 +49,16 @@ def listens(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def stop(process: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
-    """End a process that we started, kindly first."""
+def start(command: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own, so that `stop` finds whatever it starts in turn."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+
+
+def stop(process: subprocess.Popen[bytes], timeout_s: float = 20) -> None:
+    """End a server that `start` started, kindly first, and every process of its session."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -54,3 +66,9 @@ def stop(process: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    for pid in psutil.pids():
+        try:
+            if os.getsid(pid) == process.pid:
+                os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue

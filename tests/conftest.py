@@ -1,0 +1,75 @@
+"""What several tests need: real recordings, small data sets, and servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+PROJECT = Path(__file__).parents[1]
+SHARED = PROJECT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def ptb_xl_folder() -> Path:
+    """80 records of PTB-XL in the publisher's layout."""
+    folder = SHARED / "ecg" / "ptb-xl"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: it holds real recordings, which the project does not ship")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fixtures_folder() -> Path:
+    """Checkpoints of the systems that we follow, with inputs and expected outputs."""
+    folder = SHARED / "fixtures"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: it holds checkpoints, which the project does not ship")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def simulated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 simulated records in PTB-XL's layout, at both rates."""
+    from shards.simulate.ptb_xl import simulate_ptb_xl
+
+    folder = tmp_path_factory.mktemp("simulated")
+    simulate_ptb_xl(folder, records=120, seed=3, sampling_rates=(500, 100))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def simulated_shards(simulated_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same as a data set at 100 Hz, several shards a split."""
+    from shards.build import BuildOptions, build
+    from shards.sources.ptb_xl import PtbXl
+
+    uri = str(tmp_path_factory.mktemp("shards") / "set")
+    build(PtbXl(simulated_folder, 100), uri, BuildOptions(records_per_shard=16))
+    return uri
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(simulated_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenizer of the simulated reports."""
+    from jobs.tokenizer import TokenizerJob, make_tokenizer
+
+    folder = str(tmp_path_factory.mktemp("tokenizer"))
+    make_tokenizer(TokenizerJob(simulated_shards, folder, vocabulary=400))
+    return folder
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of a bucket on a real S3 server, its keys in the environment."""
+    from cluster.local import object_store
+
+    with object_store.serve(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server.uri
