@@ -136,7 +136,9 @@ class Checkpoints:
         # A missing file makes DeepSpeed return (None, None) with no more than a warning.
         loaded, _ = engine.load_checkpoint(str(folder), tag="state")
         if loaded is None:
-            raise RunError(f"{self._store.uri_of(marker.folder)}: DeepSpeed found no state in it; remove {marker.name}{MARKER_END}")
+            raise RunError(
+                f"{self._store.uri_of(marker.folder)}: DeepSpeed found no state in it; remove {marker.name}{MARKER_END}"
+            )
         set_random_state(torch.load(folder / RANDOM_STATE, weights_only=False))
         shutil.rmtree(folder)
 
@@ -186,14 +188,14 @@ class Checkpoints:
 
     def _damage(self, marker: Marker) -> str | None:
         """What is visibly wrong with a checkpoint's files, from their names and sizes alone; sums are checked when read."""
-        names = set(self._store.list(marker.folder))
+        parts = self._store.child(marker.folder)
+        names = set(parts.list())
         for name, facts in marker.files.items():
-            where = self._store.uri_of(f"{marker.folder}/{name}")
             if name not in names:
-                return f"checkpoint {marker.name}: {where} is missing"
-            size = self._store.size(f"{marker.folder}/{name}")
+                return f"checkpoint {marker.name}: {parts.uri_of(name)} is missing"
+            size = parts.size(name)
             if size != facts["bytes"]:
-                return f"checkpoint {marker.name}: {where} has {size} bytes, its marker says {facts['bytes']}"
+                return f"checkpoint {marker.name}: {parts.uri_of(name)} has {size} bytes, its marker says {facts['bytes']}"
         return None
 
     def _fetch(self, marker: Marker, folder: Path) -> None:
@@ -269,7 +271,7 @@ class Checkpoints:
             if marker.step not in keep:
                 self._store.delete(f"{marker.name}{MARKER_END}")
                 for name in self._store.list(marker.name):
-                    self._store.delete(f"{marker.name}/{name}")
+                    self._store.delete(name)
 
 
 def committed(checkpoints: Store) -> list[Marker]:

@@ -25,7 +25,7 @@ from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
 from cluster.errors import RunError
 from cluster.resume import check_same_settings
-from cluster.stage import Stage, StepData
+from cluster.stage import Stage, StepData, Term
 from cluster.timing import StepTimes, peak_memory_gb
 from cluster.tracking import Tracker, TrackingConfig
 from cluster.world import World
@@ -77,7 +77,12 @@ class _Pending:
 
 
 def train(
-    stage: Stage, config: TrainConfig, run: Store, name: str, settings: dict[str, Any], on_report: OnReport = lambda values: None
+    stage: Stage,
+    config: TrainConfig,
+    run: Store,
+    name: str,
+    settings: dict[str, Any],
+    on_report: OnReport = lambda values: None,
 ) -> Result:
     """Train a stage on this rank from the run's newest committed checkpoint, or from the beginning.
 
@@ -100,7 +105,14 @@ class _Run:
     """One rank's attempt."""
 
     def __init__(
-        self, stage: Stage, config: TrainConfig, run: Store, name: str, settings: dict[str, Any], on_report: OnReport, scratch: Path
+        self,
+        stage: Stage,
+        config: TrainConfig,
+        run: Store,
+        name: str,
+        settings: dict[str, Any],
+        on_report: OnReport,
+        scratch: Path,
     ) -> None:
         self.stage, self.config, self.run, self.name = stage, config, run, name
         self.settings, self.on_report = settings, on_report
@@ -180,36 +192,27 @@ class _Run:
         times = StepTimes(self.world.device)
         times.mark("start")
         batch: StepData = next(data)
-        names, counts = self._counts(batch)
+        counts = global_counts(self.stage, batch, self.world)
         rate = self.config.optimizer.rate(step - 1, self.steps)
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
         times.mark("data")
         engine.train()
-        totals = torch.zeros(len(names), device=self.world.device)
+        totals = torch.zeros(len(counts), device=self.world.device)
         norm = None
         for micro_batch in batch.micro_batches:
             terms = self.stage.terms(engine, micro_batch, self.world)
-            averages = [terms[name].weight * terms[name].total / counts[i] for i, name in enumerate(names)]
             times.mark("forward")
-            # DeepSpeed averages gradients over the ranks; what is wanted is their sum.
-            engine.backward(sum(averages) * self.world.size, scale_wrt_gas=False)
+            backward(engine, terms, counts, self.world)
             norm = gradient_norm(engine)
             times.mark("backward")
             engine.step()
             times.mark("optimizer")
-            totals += torch.stack([terms[name].total.detach().float() for name in names])
+            totals += torch.stack([terms[name].total.detach().float() for name in counts])
+            self.term_weights = {name: terms[name].weight for name in counts}
         norm = engine.get_global_grad_norm() if norm is None else norm
-        self.term_weights = {name: terms[name].weight for name in names}
-        self.pending.append(_Pending(step, totals, counts, norm, rate, times, batch.wait_s))
+        self.pending.append(_Pending(step, totals, torch.stack(list(counts.values())), norm, rate, times, batch.wait_s))
         return batch
-
-    def _counts(self, batch: StepData) -> tuple[list[str], Tensor]:
-        """Names of the terms, and how much each is over: all micro-batches, all ranks, at least 1."""
-        local = [self.stage.counts(micro_batch) for micro_batch in batch.micro_batches]
-        names = list(local[0])
-        counts = torch.stack([torch.stack([part[name].float() for part in local]).sum() for name in names])
-        return names, self.world.sum(counts).clamp(min=1)
 
     def _log(self) -> None:
         """Bring the numbers of the last steps from the device, join the ranks', and write their lines."""
@@ -273,7 +276,10 @@ class _Run:
         values = {"eval/loss": loss, **{f"eval/loss_{name}": value for name, value in averages.items()}}
         if self.tracker is not None:
             self.tracker.log([{"step": step, "samples": step * self.stage.global_batch, **values}])
-            say(f"{self.stage.name} step {step}/{self.steps}  validation " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+            say(
+                f"{self.stage.name} step {step}/{self.steps}  validation "
+                + "  ".join(f"{k} {v:.4f}" for k, v in values.items())
+            )
         self.on_report({"step": step, **values})
 
     def _save(self, engine: Any, step: int, data: dict[str, Any], wait: bool) -> None:
@@ -291,6 +297,22 @@ class _Run:
         except (RunError, OSError) as error:
             problem = str(error)
         self.world.agree(problem)
+
+
+def global_counts(stage: Stage, batch: StepData, world: World) -> dict[str, Tensor]:
+    """How much each term is over: all micro-batches of all ranks, at least 1. Known before the first backward pass."""
+    local = [stage.counts(micro_batch) for micro_batch in batch.micro_batches]
+    summed = world.sum(torch.stack([torch.stack([part[name].float() for part in local]).sum() for name in local[0]]))
+    return dict(zip(local[0], summed.clamp(min=1).unbind(), strict=True))
+
+
+def backward(engine: Any, terms: dict[str, Term], counts: dict[str, Tensor], world: World) -> None:
+    """Gradients of the weighted averages of one micro-batch's terms.
+
+    DeepSpeed averages gradients over the ranks, while averages over global counts want their sum.
+    """
+    loss = sum(terms[name].weight * terms[name].total / counts[name] for name in counts)
+    engine.backward(loss * world.size, scale_wrt_gas=False)
 
 
 def say(line: str) -> None:

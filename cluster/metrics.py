@@ -1,7 +1,7 @@
 """`metrics.jsonl`: a line a step, with the attempt's id. It is the truth that dashboards and reports are drawn from.
 
-    {"attempt": "20261120T101500-a1b2c3", "resumed_from": 0, "started": "2026-11-20T10:15:00+00:00"}
-    {"attempt": "20261120T101500-a1b2c3", "step": 1, "samples": 64, "train/loss": 4.21, "perf/samples_per_s": 88.0}
+{"attempt": "20261120T101500-a1b2c3", "resumed_from": 0, "started": "2026-11-20T10:15:00+00:00"}
+{"attempt": "20261120T101500-a1b2c3", "step": 1, "samples": 64, "train/loss": 4.21, "perf/samples_per_s": 88.0}
 """
 
 from __future__ import annotations

@@ -39,7 +39,9 @@ def retrieval(ecg: Tensor, text: Tensor, text_id: Sequence[str]) -> dict[str, di
     return results
 
 
-def zero_shot(ecg: Tensor, prompts: Mapping[str, Tensor], labels: Mapping[str, Sequence[int | None]]) -> dict[str, dict[str, Any]]:
+def zero_shot(
+    ecg: Tensor, prompts: Mapping[str, Tensor], labels: Mapping[str, Sequence[int | None]]
+) -> dict[str, dict[str, Any]]:
     """AUROC of each finding, scored by the similarity of an ECG to the finding's prompt.
 
     Args:

@@ -5,7 +5,14 @@ Keys are SCP-ECG statement codes as PTB-XL uses them; the descriptions are stand
 
 from __future__ import annotations
 
-TEMPLATE = "an electrocardiogram showing {}"
+TEMPLATES = (
+    "an electrocardiogram showing {}",
+    "{}",
+    "the tracing has {}",
+    "there is {} here",
+    "this patient has {}",
+)
+"""A finding is asked in several frames whose embeddings are averaged, as CLIP does (Radford et al., 2021, section 3.1.4)."""
 
 FINDINGS = {
     "NORM": "no abnormality at all",
@@ -27,7 +34,7 @@ FINDINGS = {
     "ASMI": "anteroseptal infarction",
     "LVH": "left ventricular hypertrophy with high voltage",
     "RVH": "right ventricular hypertrophy",
-    "STE_": "ST segment elevation",
+    "STE_": "ST segments that are elevated in some leads, as by an infarct",
     "NDT": "T wave changes that are not diagnostic",
     "NST_": "ST segment changes that are not specific",
     "LNGQT": "a long QT interval",
@@ -37,6 +44,6 @@ FINDINGS = {
 }
 
 
-def prompt(code: str) -> str | None:
-    """The question about a finding, or None where there is none for it."""
-    return TEMPLATE.format(FINDINGS[code]) if code in FINDINGS else None
+def prompts(code: str) -> list[str]:
+    """The questions about a finding, one for each frame."""
+    return [template.format(FINDINGS[code]) for template in TEMPLATES]

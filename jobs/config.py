@@ -76,7 +76,9 @@ def _checked(parser: ArgumentParser, kind: type[Any], parsing: Any) -> Namespace
 def _advice(message: str, parser: ArgumentParser) -> str:
     """The parser's message, with the known key that is nearest to an unknown one."""
     known = [action.dest for action in parser._actions if "." in action.dest or action.dest.isidentifier()]
-    unknown = re.search(r"unrecognized arguments: --([\w.\-]+)", message) or re.search(r"does not accept option '([\w.]+)'", message)
+    unknown = re.search(r"unrecognized arguments: --([\w.\-]+)", message) or re.search(
+        r"does not accept option '([\w.]+)'", message
+    )
     if unknown is None:
         return f"{message}; run with --help for every setting, or --print_config for the values in force"
     group = re.search(r"Group '([\w.]+)'", message)

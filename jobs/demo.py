@@ -38,8 +38,8 @@ from shards.dataset import ShardSet
 from shards.storage import Store
 
 PROJECT = Path(__file__).parents[1]
-SIMULATED_RECORDS = 2400
-SEED = 0
+SIMULATED_RECORDS = 4000
+SEED = 1
 
 CONFIG = "jobs/configs/coca/demo.yaml"
 SMALL_CONFIG = "jobs/configs/coca/demo-small.yaml"

@@ -39,7 +39,8 @@ def describe_coca(stage: CocaStage) -> None:
         "records": f"train {stage.training.index.num_rows}, validation {stage.validation.index.num_rows} (all splits: {counts})",
         "batch": f"{order.global_batch} samples over {workers} workers: {' or '.join(map(str, share))} each, no accumulation",
         "steps": f"{steps}, {batches} an epoch, {steps * order.global_batch / stage.training.index.num_rows:.1f} epochs",
-        "lanes": f"{order.lanes}" + ("" if order.lanes % workers == 0 else f": not a multiple of {workers}, ranks read shared lanes twice"),
+        "lanes": f"{order.lanes}"
+        + ("" if order.lanes % workers == 0 else f": not a multiple of {workers}, ranks read shared lanes twice"),
         "parameters": f"{parameters / 1e6:.2f} M",
         "model, gradients, optimiser": f"{states / GIB:.2f} GiB a rank (ZeRO-{job.train.engine.zero_stage}, {job.train.engine.precision})",
         "activations": f"about {activations / GIB:.2f} GiB a rank",

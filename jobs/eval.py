@@ -1,6 +1,6 @@
 """Evaluate an exported ECG-CoCa on held-out patients: retrieval both ways, and findings without a classifier.
 
-    ecgchat eval s3://bucket/exports/demo --shards s3://bucket/shards --out results.json
+ecgchat eval s3://bucket/exports/demo --shards s3://bucket/shards --out results.json
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,7 +25,7 @@ from ecgchat.evaluation import retrieval, zero_shot
 from ecgchat.models.coca import CocaModel
 from ecgchat.models.ecg_tower import EcgTowerConfig
 from ecgchat.models.signal import counts_to_millivolts
-from ecgchat.prompts import FINDINGS, prompt
+from ecgchat.prompts import FINDINGS, prompts
 from ecgchat.text import encode, load_tokenizer
 from jobs.config import parse
 from jobs.folders import local_source
@@ -90,9 +91,13 @@ def embed(job: EvalJob) -> Embedded:
             texts.append(model.encode_text(encode(tokenizer, reports, context_length).to(device)).cpu())
             records += [batch.records[i] for i in real]
             keys += [batch.keys[i] for i in real]
-        asked = {code: prompt(code) or "" for code in FINDINGS}
-        directions = model.encode_text(encode(tokenizer, list(asked.values()), context_length).to(device)).cpu()
-    return Embedded(torch.cat(ecgs), torch.cat(texts), dict(zip(asked, directions, strict=True)), records, keys)
+        directions = {
+            code: F.normalize(
+                model.encode_text(encode(tokenizer, prompts(code), context_length).to(device)).mean(0), dim=0
+            ).cpu()
+            for code in FINDINGS
+        }
+    return Embedded(torch.cat(ecgs), torch.cat(texts), directions, records, keys)
 
 
 def measure(split: Embedded) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Turn a run's committed checkpoint into a plain model folder: safetensors, configuration, tokenizer, model card.
 
-    ecgchat export s3://bucket/runs/demo --out s3://bucket/exports/demo
-    model = CocaModel.from_pretrained("exports/demo")
+ecgchat export s3://bucket/runs/demo --out s3://bucket/exports/demo
+model = CocaModel.from_pretrained("exports/demo")
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from cluster.checkpoint import Marker, best_steps, committed, download
 from cluster.errors import RunError
-from cluster.launch.process import quiet_libraries
+from cluster.launch.process import prepare_libraries
 from ecgchat.models.coca import CocaConfig, CocaModel
 from ecgchat.text import load_tokenizer
 from jobs.coca import CocaJob
@@ -68,7 +68,7 @@ def fp32_weights(folder: Path, zero_stage: int) -> dict[str, Tensor]:
     if zero_stage == 0 and not list((folder / "state").glob("*_optim_states.pt")):
         state = torch.load(folder / "state" / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
         return {name: weight.float() for name, weight in state["module"].items()}
-    quiet_libraries()
+    prepare_libraries()
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     # It prints its own progress, tensor by tensor.

@@ -30,7 +30,7 @@ def model_card(record: dict[str, Any], marker: Marker, results: dict[str, Any] |
         "---\nlibrary_name: ecgchat\ntags: [ecg, contrastive]\n---\n\n# ECG-CoCa\n\n"
         "An ECG encoder and a text encoder that meet in one space, with a decoder that writes the report.\n\n"
         f"{warning}"
-        "```python\nfrom ecgchat.models.coca import CocaModel\nmodel = CocaModel.from_pretrained(\"this folder\")\n```\n\n"
+        '```python\nfrom ecgchat.models.coca import CocaModel\nmodel = CocaModel.from_pretrained("this folder")\n```\n\n'
         "| | |\n|---|---|\n"
         f"| data | {data['source']}, {data['records_trained_on']} records, index sha256 `{data['index_sha256']}` |\n"
         f"| ECG | 12 leads, {record['model']['ecg']['duration_s']} s at {record['model']['ecg']['sampling_rate_hz']} Hz, millivolts |\n"

@@ -1,10 +1,10 @@
 """Make, check and look at shards.
 
-    ecgchat shards simulate --out sim --records 2000 --seed 0
-    ecgchat shards build ptb-xl sim --out s3://bucket/shards
-    ecgchat shards verify s3://bucket/shards
-    ecgchat shards inspect s3://bucket/shards
-    ecgchat shards show s3://bucket/shards simulated-ptb-xl-17 --out ecg.png
+ecgchat shards simulate --out sim --records 2000 --seed 0
+ecgchat shards build ptb-xl sim --out s3://bucket/shards
+ecgchat shards verify s3://bucket/shards
+ecgchat shards inspect s3://bucket/shards
+ecgchat shards show s3://bucket/shards simulated-ptb-xl-17 --out ecg.png
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def simulate(arguments: argparse.Namespace) -> None:
         task = bar.add_task("simulating records", total=arguments.records)
         try:
             simulate_ptb_xl(
-                Path(arguments.out), arguments.records, arguments.seed, lambda done: bar.update(task, completed=done), arguments.rates
+                Path(arguments.out),
+                arguments.records,
+                arguments.seed,
+                lambda done: bar.update(task, completed=done),
+                arguments.rates,
             )
         except FileExistsError as error:
             raise ConfigError(str(error)) from error
@@ -125,7 +129,12 @@ def show(arguments: argparse.Namespace) -> None:
 def progress_bar() -> Progress:
     """Bar, count and time left on a terminal."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )
 
 
@@ -152,7 +161,9 @@ def parser(prog: str = "ecgchat shards") -> argparse.ArgumentParser:
     one.add_argument("--rate", type=int, default=500, help="sampling rate to take, Hz (default %(default)s)")
     one.add_argument("--records-per-shard", type=int, default=512, help="records planned for a shard (default %(default)s)")
     one.add_argument("--seed", type=int, default=0, help="spreads records over shards (default %(default)s)")
-    one.add_argument("--max-rejected", type=float, default=0.01, help="fraction of records that may be rejected (default %(default)s)")
+    one.add_argument(
+        "--max-rejected", type=float, default=0.01, help="fraction of records that may be rejected (default %(default)s)"
+    )
     one.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default %(default)s)")
 
     one = tool("verify", verify_shards)

@@ -1,6 +1,6 @@
 """Make a tokenizer from the reports of a data set's training split, and put it where every worker finds it.
 
-    ecgchat tokenizer --shards s3://bucket/shards --out s3://bucket/tokenizer
+ecgchat tokenizer --shards s3://bucket/shards --out s3://bucket/tokenizer
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecgchat.prompts import FINDINGS, TEMPLATE
+from ecgchat.prompts import FINDINGS, prompts
 from ecgchat.text import train_tokenizer
 from jobs.config import parse
 from shards.dataset import ShardSet
@@ -46,8 +46,8 @@ def make_tokenizer(job: TokenizerJob) -> int:
     """Train the tokenizer, write it, and return its number of tokens."""
     texts = list(itertools.islice(reports(ShardSet.open(job.shards).select("train")), job.reports))
     # The words of evaluation prompts are known too, each letter by letter at least.
-    letters = TEMPLATE + " ".join(FINDINGS.values())
-    tokenizer = train_tokenizer([*texts, letters, letters], job.vocabulary)
+    letters = [" ".join(prompts(code)) for code in FINDINGS]
+    tokenizer = train_tokenizer([*texts, *letters, *letters], job.vocabulary)
     store = Store(job.out)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)

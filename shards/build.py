@@ -1,6 +1,6 @@
 """Build a data set: a corpus in its publisher's layout becomes shards, an index and, last, a manifest.
 
-    build(PtbXl(Path("ptb-xl-1.0.3")), "s3://ecg/ptb-xl", BuildOptions(), on_shard=print)
+build(PtbXl(Path("ptb-xl-1.0.3")), "s3://ecg/ptb-xl", BuildOptions(), on_shard=print)
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def build(
             {"name": shard.name, "samples": len(shard.rows), "bytes": shard.bytes, "sha256": shard.sha256} for shard in in_order
         ],
         "index": {"name": INDEX, "rows": table.num_rows, "sha256": hashlib.sha256(body).hexdigest()},
-        "counts": _counts(table, planned=len(plan.records) + len(plan.rejected), absent=len(plan.absent), rejected=len(rejected)),
+        "counts": _counts(
+            table, planned=len(plan.records) + len(plan.rejected), absent=len(plan.absent), rejected=len(rejected)
+        ),
         "statistics": _statistics(table),
         "absent": [asdict(record) for record in plan.absent],
         "rejected": [asdict(record) for record in sorted(rejected, key=lambda record: record.record_id)],

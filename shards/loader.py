@@ -73,7 +73,13 @@ class EcgLoader:
     """
 
     def __init__(
-        self, data: ShardSet, config: LoaderConfig, samples: int, rank: int = 0, world_size: int = 1, start: Position = Position()
+        self,
+        data: ShardSet,
+        config: LoaderConfig,
+        samples: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start: Position = Position(),
     ) -> None:
         self.data = data
         self.samples = samples

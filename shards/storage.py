@@ -110,7 +110,7 @@ class Store:
         return int(self._ask(name, lambda path: self._fs.size(path)))
 
     def list(self, prefix: str = "") -> list[str]:
-        """Names of all objects below a folder, sorted; empty where there is none."""
+        """Names of all objects below a folder, as `get` takes them, sorted; empty where there is none."""
         found = self._ask(prefix, lambda path: self._fs.find(path))
         # A local store names files by their resolved absolute path; an object store by bucket and key.
         root = self._fs._strip_protocol(self.uri)
@@ -159,7 +159,9 @@ class Store:
                 return StorageError(f"{where}: the bucket does not exist; create it or mend the URI")
             return StorageError(f"{where}: no such object; check the URI and whether the step that writes it has ended")
         if isinstance(error, PermissionError) or "credentials" in cause.lower():
-            keys = ": check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if self._scheme == "s3" else ": check its access rights"
+            keys = (
+                ": check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if self._scheme == "s3" else ": check its access rights"
+            )
             return StorageError(f"{where}: the store refused the request ({cause}){keys}")
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         hint = f"AWS_ENDPOINT_URL ({endpoint})" if self._scheme == "s3" and endpoint else "the network and the store"

@@ -49,7 +49,9 @@ def _shard_problems(data: ShardSet, shard: dict[str, Any], rows: list[dict[str, 
     except StorageError as error:
         return [str(error)]
     if hashlib.sha256(body).hexdigest() != shard["sha256"]:
-        return [f"{where}: {len(body)} bytes whose sha256 is not the manifest's ({shard['bytes']} bytes); copy or build it again"]
+        return [
+            f"{where}: {len(body)} bytes whose sha256 is not the manifest's ({shard['bytes']} bytes); copy or build it again"
+        ]
     problems = []
     if len(rows) != shard["samples"]:
         problems.append(f"{where}: {len(rows)} rows in the index, the manifest says {shard['samples']}")

@@ -1,11 +1,11 @@
 """Compile what DeepSpeed would compile at the start of the first run on CPUs.
 
-    python -m cluster.launch.precompile
+python -m cluster.launch.precompile
 """
 
 from __future__ import annotations
 
-import os
+from cluster.launch.process import prepare_libraries
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
 
     if torch.cuda.is_available():
         return
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    prepare_libraries()
     # Importing DeepSpeed first settles its accelerator, which the builder asks for.
     import deepspeed
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder

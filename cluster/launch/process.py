@@ -1,7 +1,7 @@
 """Start a job's worker in this process: alone, or as one of those that torchrun started.
 
-    python -m jobs.coca --config …
-    torchrun --nproc-per-node 8 -m jobs.coca --config …
+python -m jobs.coca --config …
+torchrun --nproc-per-node 8 -m jobs.coca --config …
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cluster.errors import RunError
@@ -26,22 +28,26 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig) -> dict[str
     Raises:
         RunError: more workers are wanted than processes are there.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if "WORLD_SIZE" not in os.environ and launch.workers > 1:
+    started_by_torchrun = "WORLD_SIZE" in os.environ
+    if not started_by_torchrun and launch.workers > 1:
         raise RunError(
             f"launch.workers {launch.workers}: this is one process without Ray; start it with "
             f"'torchrun --nproc-per-node {launch.workers} -m …', set RAY_ADDRESS, or set launch.workers 1"
         )
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
-        os.environ.setdefault(name, value)
     prepare_process(launch)
     import torch.distributed as dist
 
-    # A single process meets nobody: port 0 lets the system choose.
-    method = "env://" if size > 1 else "tcp://127.0.0.1:0"
-    dist.init_process_group(backend(), init_method=method, rank=int(os.environ["RANK"]), world_size=size)
+    if started_by_torchrun:
+        dist.init_process_group(backend())
+    else:
+        # DeepSpeed asks the environment who it is. One process meets nobody: the system chooses the port.
+        os.environ.update({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
+        dist.init_process_group(backend(), init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
     try:
-        return load(worker)(settings, on_report=lambda values: None)
+        outcome = load(worker)(settings, on_report=lambda values: None)
+        # Nobody leaves while another rank still talks to it.
+        dist.barrier()
+        return outcome
     finally:
         dist.destroy_process_group()
 
@@ -54,15 +60,18 @@ def prepare_process(launch: LaunchConfig) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     if launch.threads:
         torch.set_num_threads(launch.threads)
-    quiet_libraries()
+    prepare_libraries()
 
 
-def quiet_libraries() -> None:
-    """Keep what DeepSpeed, torch and botocore say to their own developers out of the log."""
+def prepare_libraries() -> None:
+    """Tell DeepSpeed where it runs, and keep what libraries say to their own developers out of the log."""
     import torch
 
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if os.access(sys.prefix, os.W_OK):
+        # Compiled for this environment's torch: one cache for several environments would be rebuilt at every change.
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     for name in ("DeepSpeed", "botocore", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.ERROR)

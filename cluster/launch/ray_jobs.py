@@ -40,7 +40,11 @@ def submit(
     """
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-    runtime = {"working_dir": str(working_directory.absolute()), "excludes": list(EXCLUDED), "env_vars": dict(environment or {})}
+    runtime = {
+        "working_dir": str(working_directory.absolute()),
+        "excludes": list(EXCLUDED),
+        "env_vars": dict(environment or {}),
+    }
     try:
         client = JobSubmissionClient(address)
         submission = client.submit_job(entrypoint=command, runtime_env=runtime)

@@ -35,7 +35,9 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) 
         train_worker,
         train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
         torch_config=TorchConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(num_workers=launch.workers, use_gpu=launch.gpus_per_worker > 0, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=launch.workers, use_gpu=launch.gpus_per_worker > 0, resources_per_worker=resources
+        ),
         run_config=RunConfig(
             # Ray would take an older run's state for this one's if they shared a name.
             name=f"{name}-{time.time_ns():x}",
@@ -46,7 +48,9 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) 
     try:
         outcome = trainer.fit().return_value
     except ray.train.v2.api.exceptions.TrainingFailedError as error:
-        raise RunError(f"the workers failed more than launch.max_failures {launch.max_failures} times: {first_cause(error)}") from error
+        raise RunError(
+            f"the workers failed more than launch.max_failures {launch.max_failures} times: {first_cause(error)}"
+        ) from error
     if "error" in outcome:
         raise RunError(outcome["error"])
     return dict(outcome["result"])
@@ -60,7 +64,9 @@ def train_worker(job: dict[str, Any]) -> dict[str, Any]:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     prepare_process(launch)
     if launch.gpus_per_worker and backend() != "nccl":
-        return {"error": f"launch.gpus_per_worker {launch.gpus_per_worker}: the worker sees no GPU; set it to 0 or mend the driver"}
+        return {
+            "error": f"launch.gpus_per_worker {launch.gpus_per_worker}: the worker sees no GPU; set it to 0 or mend the driver"
+        }
     try:
         return {"result": load(job["worker"])(job["settings"], on_report=lambda values: ray.train.report(values))}
     except AgreedError as error:
@@ -78,7 +84,10 @@ def first_cause(error: BaseException) -> str:
 
 def _require_resources(found: dict[str, float], launch: LaunchConfig) -> None:
     """Refuse a job that the cluster could never place: Ray would wait for a node that does not come."""
-    for resource, wanted in (("CPU", launch.workers * launch.cpus_per_worker), ("GPU", launch.workers * launch.gpus_per_worker)):
+    for resource, wanted in (
+        ("CPU", launch.workers * launch.cpus_per_worker),
+        ("GPU", launch.workers * launch.gpus_per_worker),
+    ):
         if wanted > found.get(resource, 0):
             raise RunError(
                 f"launch.workers {launch.workers} want {wanted:g} {resource}s, the Ray cluster has {found.get(resource, 0):g}; "

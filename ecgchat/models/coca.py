@@ -1,8 +1,8 @@
 """ECG-CoCa: an ECG tower and a text tower that meet in one space, and a decoder that writes the report.
 
-    model = CocaModel.from_pretrained("exported/folder")
-    ecg_latent = model.encode_ecg(millivolts)        # (batch, latent width), normalised
-    text_latent = model.encode_text(tokens)
+model = CocaModel.from_pretrained("exported/folder")
+ecg_latent = model.encode_ecg(millivolts)        # (batch, latent width), normalised
+text_latent = model.encode_text(tokens)
 """
 
 from __future__ import annotations

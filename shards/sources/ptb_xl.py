@@ -137,7 +137,7 @@ class PtbXl:
         Annotators chose from the whole list, so a code that is not given counts as absent. Form and rhythm statements
         carry no likelihood (always 0); for a diagnostic one 0 means that its likelihood is unknown.
         """
-        labels: dict[str, int | None] = {code: 0 for code in self._statements}
+        labels: dict[str, int | None] = dict.fromkeys(self._statements, 0)
         for code, likelihood in codes.items():
             kind = self._statements.get(code, {})
             certain = likelihood > 0 or kind.get("form") == "1.0" or kind.get("rhythm") == "1.0"
@@ -152,7 +152,9 @@ def _read_table(path: Path, needed: Iterable[str]) -> list[dict[str, str]]:
         reader = csv.DictReader(file)
         missing = [column for column in needed if column not in (reader.fieldnames or [])]
         if missing:
-            raise RecordError(f"{path}: column {', '.join(missing)} missing; expected the table of PTB-XL 1.0.3; fetch it again")
+            raise RecordError(
+                f"{path}: column {', '.join(missing)} missing; expected the table of PTB-XL 1.0.3; fetch it again"
+            )
         return list(reader)
 
 

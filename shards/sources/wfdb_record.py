@@ -40,7 +40,9 @@ def read_wfdb(path: Path) -> WfdbSignal:
     try:
         record = wfdb.rdrecord(str(path), physical=False)
     except Exception as error:  # wfdb raises whatever its parsers meet in a damaged file
-        raise RecordError(f"{path.name}: the signal cannot be decoded ({type(error).__name__}: {error}); fetch it again") from error
+        raise RecordError(
+            f"{path.name}: the signal cannot be decoded ({type(error).__name__}: {error}); fetch it again"
+        ) from error
     _check_sums(path, record)
     order = arrange_leads(record.sig_name, f"{path.name}.hea")
     scale = np.array([_millivolts(path, record, channel) for channel in order])

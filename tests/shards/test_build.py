@@ -126,7 +126,9 @@ def test_a_truncated_signal_file_is_rejected_with_its_name_and_size(corpus, tmp_
 def test_past_the_tolerance_the_build_stops_with_the_first_reasons(corpus, tmp_path):
     for number in (5, 6, 7):
         truncate(corpus / f"records100/00000/0000{number}_lr.dat")
-    with pytest.raises(DatasetError, match=r"3 records were rejected, more than --max-rejected 0.01 allows: .*_lr.dat: expected"):
+    with pytest.raises(
+        DatasetError, match=r"3 records were rejected, more than --max-rejected 0.01 allows: .*_lr.dat: expected"
+    ):
         build(PtbXl(corpus, 100), str(tmp_path / "set"), BuildOptions(records_per_shard=200))
     with pytest.raises(DatasetError, match="no manifest.json, so there is no data set here"):
         ShardSet.open(str(tmp_path / "set"))

@@ -23,7 +23,16 @@ from shards.record import (
 
 @pytest.mark.parametrize(
     ("name", "lead"),
-    [("AVR", "aVR"), ("avl", "aVL"), ("DI", "I"), ("DII", "II"), ("DIII", "III"), ("lead v1", "V1"), (" V6 ", "V6"), ("ECG I", "I")],
+    [
+        ("AVR", "aVR"),
+        ("avl", "aVL"),
+        ("DI", "I"),
+        ("DII", "II"),
+        ("DIII", "III"),
+        ("lead v1", "V1"),
+        (" V6 ", "V6"),
+        ("ECG I", "I"),
+    ],
 )
 def test_publishers_names_mean_standard_leads(name, lead):
     assert standard_lead(name) == lead

@@ -1,0 +1,183 @@
+"""Only a marked checkpoint exists; a damaged one is named; what is kept is what was promised."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from cluster.checkpoint import CheckpointConfig, Checkpoints, committed
+from cluster.errors import RunError
+from cluster.resume import check_same_settings
+from cluster.world import World
+from shards.storage import Store
+
+CPU = torch.device("cpu")
+
+
+class FileEngine:
+    """Saves as DeepSpeed does under ZeRO-2: rank 0 the parameters, every rank its optimiser part."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.loaded: dict[str, bytes] = {}
+
+    def save_checkpoint(self, folder: str, tag: str, save_latest: bool) -> None:
+        if self.rank == 0:
+            Path(folder, tag, "mp_rank_00_model_states.pt").write_bytes(b"parameters" * 100)
+        Path(folder, tag, f"zero_pp_rank_{self.rank}_mp_rank_00_optim_states.pt").write_bytes(bytes([self.rank]) * 50)
+
+    def load_checkpoint(self, folder: str, tag: str) -> tuple[str | None, dict]:
+        self.loaded = {path.name: path.read_bytes() for path in Path(folder, tag).iterdir()}
+        return folder, {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_group():
+    dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Store(str(tmp_path / "run"))
+
+
+def rank_of(run, tmp_path, rank=0, size=1, attempt="a1", **config):
+    local = tmp_path / f"local-{rank}-{attempt}"
+    local.mkdir(exist_ok=True)
+    return Checkpoints(run, CheckpointConfig(**config), World(rank, size, CPU, attempt), local)
+
+
+def save(checkpoints, step, rank=0, wait=True, **content):
+    checkpoints.save(FileEngine(rank), step, {"data": {"batch": step}, "settings": {}, **content}, wait)
+
+
+def steps(run):
+    return [marker.step for marker in committed(run.child("checkpoints"))]
+
+
+def test_a_saved_checkpoint_is_committed_with_everything_it_needs(run, tmp_path):
+    checkpoints = rank_of(run, tmp_path)
+    save(checkpoints, 5)
+    marker = checkpoints.newest()
+    assert (marker.step, marker.attempt, marker.world_size, marker.content["data"]) == (5, "a1", 1, {"batch": 5})
+    engine = FileEngine(0)
+    checkpoints.restore(engine, marker)
+    assert set(engine.loaded) == {"mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"}
+
+
+def test_a_checkpoint_that_one_rank_has_not_written_does_not_exist(run, tmp_path):
+    first, second = (rank_of(run, tmp_path, rank, 2) for rank in range(2))
+    save(first, 5, wait=False)
+    time.sleep(0.5)
+    assert steps(run) == []
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda work: work(), [lambda: save(second, 5, rank=1), first.wait]))
+    assert steps(run) == [5]
+    [marker] = committed(run.child("checkpoints"))
+    assert {name.split("/")[0] for name in marker.files} == {"rank-00000", "rank-00001"}
+
+
+def test_a_rank_that_never_writes_is_named_after_the_time_limit(run, tmp_path):
+    checkpoints = rank_of(run, tmp_path, 0, 2, commit_timeout_s=0.3)
+    with pytest.raises(RunError, match=r"no rank has uploaded step-000005/a1/rank-00001.json .* within 0.3 s"):
+        save(checkpoints, 5)
+
+
+def test_what_a_lost_attempt_left_behind_is_not_taken(run, tmp_path):
+    lost = rank_of(run, tmp_path, 0, 2, attempt="lost")
+    save(lost, 5, wait=False)
+    time.sleep(0.5)
+    lost.close()
+    assert rank_of(run, tmp_path).newest() is None
+
+
+def test_the_newest_and_the_best_are_kept(run, tmp_path):
+    checkpoints = rank_of(run, tmp_path, keep_last=2)
+    for step, loss in enumerate([5.0, 2.0, 3.0, 4.0, 4.5], start=1):
+        save(checkpoints, step, validation_loss=loss)
+    assert steps(run) == [2, 4, 5]
+    assert {name.split("/")[0] for name in run.child("checkpoints").list() if "/" in name} == {
+        "step-000002",
+        "step-000004",
+        "step-000005",
+    }
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_newest_checkpoint_stops_with_its_name_and_the_flag(run, tmp_path, damage):
+    checkpoints = rank_of(run, tmp_path)
+    save(checkpoints, 5)
+    save(checkpoints, 10)
+    [file] = Path(tmp_path, "run", "checkpoints", "step-000010").rglob("mp_rank*")
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(b"x")
+    with pytest.raises(RunError, match=r"checkpoint step-000010: .*mp_rank.*--checkpoint.skip_broken true"):
+        checkpoints.newest()
+    assert rank_of(run, tmp_path, skip_broken=True).newest().step == 5
+
+
+def test_a_changed_file_is_found_by_its_checksum(run, tmp_path):
+    checkpoints = rank_of(run, tmp_path)
+    save(checkpoints, 5)
+    [file] = Path(tmp_path, "run", "checkpoints").rglob("zero_pp_rank_0*")
+    file.write_bytes(bytes([7]) * 50)
+    with pytest.raises(RunError, match=r"step-000005: .*zero_pp_rank_0.* has sha256 .*, its marker says"):
+        checkpoints.restore(FileEngine(0), checkpoints.newest())
+
+
+def test_another_world_size_is_refused_with_the_number_to_use(run, tmp_path):
+    checkpoints = rank_of(run, tmp_path)
+    save(checkpoints, 5)
+    with pytest.raises(RunError, match=r"made by 1 workers, this attempt has 2; start it with launch.workers 1"):
+        rank_of(run, tmp_path, 0, 2).restore(FileEngine(0), checkpoints.newest())
+
+
+def test_a_marker_that_is_none_is_named(run, tmp_path):
+    run.put("checkpoints/step-000003.committed.json", b"{")
+    with pytest.raises(RunError, match="not a checkpoint marker"):
+        rank_of(run, tmp_path).newest()
+
+
+def test_saving_does_not_wait_for_a_slow_store(run, tmp_path, monkeypatch):
+    checkpoints = rank_of(run, tmp_path)
+    upload = Store.upload
+    monkeypatch.setattr(Store, "upload", lambda *arguments: (time.sleep(0.5), upload(*arguments)))
+    started = time.monotonic()
+    save(checkpoints, 5, wait=False)
+    returned = time.monotonic() - started
+    checkpoints.wait()
+    assert returned < time.monotonic() - started - 0.5
+    assert steps(run) == [5]
+
+
+def test_a_failed_upload_is_raised_at_the_next_save(run, tmp_path, monkeypatch):
+    checkpoints = rank_of(run, tmp_path)
+
+    def refuse(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Store, "upload", refuse)
+    save(checkpoints, 5, wait=False)
+    time.sleep(0.3)
+    with pytest.raises(OSError, match="no space left"):
+        save(checkpoints, 10)
+
+
+def test_a_resume_with_other_settings_is_refused_by_name():
+    before = {"train": {"seed": 1, "optimizer": {"learning_rate": 0.1}}, "launch": {"workers": 2}}
+    now = json.loads(json.dumps(before))
+    now["launch"]["workers"] = 4
+    check_same_settings(before, now, "run")
+    now["train"]["optimizer"]["learning_rate"] = 0.2
+    with pytest.raises(RunError, match=r"train.optimizer.learning_rate 0.1 then, 0.2 now"):
+        check_same_settings(before, now, "run")
