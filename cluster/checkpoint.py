@@ -209,9 +209,10 @@ class Checkpoints:
             self._store.download(f"{marker.folder}/{name}", target)
             found = file_sha256(target)
             if found != facts["sha256"]:
+                where = self._store.uri_of(f"{marker.folder}/{name}")
                 raise RunError(
-                    f"checkpoint {marker.name}: {self._store.uri_of(f'{marker.folder}/{name}')} has sha256 {found[:12]}…, its marker "
-                    f"says {facts['sha256'][:12]}…; remove {marker.name}{MARKER_END} to resume from the checkpoint before it"
+                    f"checkpoint {marker.name}: {where} has sha256 {found[:12]}…, its marker says {facts['sha256'][:12]}…; "
+                    f"remove {marker.name}{MARKER_END} to resume from the checkpoint before it"
                 )
 
     def _upload_and_commit(self, folder: Path, step: int, content: dict[str, Any]) -> None:

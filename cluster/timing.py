@@ -30,8 +30,10 @@ class StepTimes:
         """Seconds of each part, summed over micro-batches, and of the whole step."""
         parts = dict.fromkeys(PARTS, 0.0)
         for (_, before, event_before), (part, after, event_after) in zip(self.marks, self.marks[1:], strict=False):
-            on_device = part != "data" and event_before is not None and event_after is not None
-            parts[part] += event_before.elapsed_time(event_after) / 1e3 if on_device else after - before
+            if part == "data" or event_before is None or event_after is None:
+                parts[part] += after - before
+            else:
+                parts[part] += event_before.elapsed_time(event_after) / 1e3
         parts["step"] = self.marks[-1][1] - self.marks[0][1]
         return parts
 

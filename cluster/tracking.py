@@ -18,6 +18,8 @@ from shards.storage import StorageError, Store
 
 RUN_ID = "wandb_run.json"
 
+Mode = Literal["online", "offline", "disabled"]
+
 
 @dataclass(frozen=True)
 class TrackingConfig:
@@ -32,7 +34,7 @@ class TrackingConfig:
     """Steps between two looks at the device: numbers are kept there until then."""
 
     @property
-    def mode(self) -> Literal["online", "offline", "disabled"]:
+    def mode(self) -> Mode:
         """The W&B mode that `auto` stands for on this machine."""
         if self.wandb != "auto":
             return self.wandb
@@ -91,7 +93,7 @@ class Tracker:
         metrics.append(self._file, marked)
         if self._wandb is not None:
             for line in marked:
-                self._wandb.log(_numbers(line))
+                self._wandb.log(_numbers(line), step=line["step"])
 
     def show(self, pictures: list[Picture]) -> None:
         """A table of pictures with their texts, as far as the stage lets them leave the machine."""
@@ -104,7 +106,7 @@ class Tracker:
             files.append(self._local / f"picture-{number}.png")
             files[-1].write_bytes(picture.png)
         rows = [[picture.name, wandb.Image(str(file)), picture.text] for picture, file in zip(pictures, files, strict=True)]
-        self._wandb.log({"data/examples": wandb.Table(columns=["record", "ecg", "text"], data=rows)})
+        self._wandb.log({"data/examples": wandb.Table(columns=["record", "ecg", "text"], data=rows)}, step=0)
 
     def upload(self) -> None:
         """Bring the store's `metrics.jsonl` up to date; called before each commit, so that no committed step lacks its line."""
@@ -124,7 +126,7 @@ class Tracker:
                 shutil.rmtree(self._local / "wandb")
                 rebuilt = _start_wandb("offline", self._identity, self._local, resumed_from=0)
                 for line in metrics.read(self._file):
-                    rebuilt.log(_numbers(line))
+                    rebuilt.log(_numbers(line), step=line["step"])
                 rebuilt.finish()
             for path in sorted((self._local / "wandb").rglob("*")):
                 if path.is_file() and not path.is_symlink() and "offline-run-" in str(path):
@@ -144,13 +146,15 @@ def _run_id(run: Store, resumed_from: int) -> str:
     return run_id
 
 
-def _start_wandb(mode: str, identity: dict[str, Any], local: Path, resumed_from: int) -> Any:
+def _start_wandb(mode: Mode, identity: dict[str, Any], local: Path, resumed_from: int) -> Any:
     if mode == "disabled":
         return None
     import wandb
 
-    # An online run goes back to the step that it resumes from; `_step` counts lines, one a training step.
-    resume = {"resume_from": f"{identity['id']}?_step={resumed_from}"} if mode == "online" and resumed_from else {}
+    # An online run goes back to the step that it resumes from, so that its curves have no fold.
+    resume: dict[str, Any] = (
+        {"resume_from": f"{identity['id']}?_step={resumed_from}"} if mode == "online" and resumed_from else {}
+    )
     run = wandb.init(
         **identity,
         **resume,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from jobs.errors import one_sentence
 
@@ -44,10 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rest = words[len(command) :]
             if command in POSITIONAL and rest and not rest[0].startswith("-"):
                 rest[:1] = [f"--{POSITIONAL[command]}", rest[0]]
-            return one_sentence(lambda: importlib.import_module(module).main(rest))
+            return one_sentence(partial(_run, module, rest))
     asked_for_help = words in (["--help"], ["-h"])
     print(usage(), file=sys.stdout if asked_for_help else sys.stderr)
     return 0 if asked_for_help else 2
+
+
+def _run(module: str, arguments: list[str]) -> int | None:
+    status: int | None = importlib.import_module(module).main(arguments)
+    return status
 
 
 if __name__ == "__main__":

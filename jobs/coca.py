@@ -83,8 +83,8 @@ class CocaJob:
         accumulation = self.train.engine.gradient_accumulation
         if accumulation > 1:
             raise ConfigError(
-                f"train.engine.gradient_accumulation {accumulation}: the contrastive loss compares all pairs of a batch at once, "
-                "so a step cannot be split until features are cached; set it to 1 and use more workers or a smaller "
+                f"train.engine.gradient_accumulation {accumulation}: the contrastive loss compares all pairs of a batch at "
+                "once, so a step cannot be split until features are cached; set it to 1 and use more workers or a smaller "
                 "data.loader.order.global_batch"
             )
 

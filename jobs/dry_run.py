@@ -33,16 +33,16 @@ def describe_coca(stage: CocaStage) -> None:
     activations = activation_bytes(stage, per_rank, bytes_each)
     lanes = -(-order.lanes // workers)
     block = lanes * block_bytes(Block(0, 0, 0, order.block), job.model.ecg.samples)
-    counts = stage.dataset.manifest["counts"]["split"]
+    engine, seen = job.train.engine, steps * order.global_batch / stage.training.index.num_rows
+    uneven = "" if order.lanes % workers == 0 else f": not a multiple of {workers}, so that ranks read some lanes twice"
     rows = {
         "data": f"{stage.dataset.store.uri}, {stage.dataset.manifest['source']}, {job.model.ecg.sampling_rate_hz:g} Hz",
-        "records": f"train {stage.training.index.num_rows}, validation {stage.validation.index.num_rows} (all splits: {counts})",
+        "records": f"train {stage.training.index.num_rows}, validation {stage.validation.index.num_rows}",
         "batch": f"{order.global_batch} samples over {workers} workers: {' or '.join(map(str, share))} each, no accumulation",
-        "steps": f"{steps}, {batches} an epoch, {steps * order.global_batch / stage.training.index.num_rows:.1f} epochs",
-        "lanes": f"{order.lanes}"
-        + ("" if order.lanes % workers == 0 else f": not a multiple of {workers}, ranks read shared lanes twice"),
+        "steps": f"{steps}, {batches} an epoch, {seen:.1f} epochs",
+        "lanes": f"{order.lanes}{uneven}",
         "parameters": f"{parameters / 1e6:.2f} M",
-        "model, gradients, optimiser": f"{states / GIB:.2f} GiB a rank (ZeRO-{job.train.engine.zero_stage}, {job.train.engine.precision})",
+        "model, gradients, optimiser": f"{states / GIB:.2f} GiB a rank (ZeRO-{engine.zero_stage}, {engine.precision})",
         "activations": f"about {activations / GIB:.2f} GiB a rank",
         "read-ahead": f"about {block / GIB:.2f} GiB a rank",
         "started by": job.launch.by,

@@ -22,6 +22,7 @@ def model_card(record: dict[str, Any], marker: Marker, results: dict[str, Any] |
         if data["simulated"]
         else "A research model; not for clinical use.\n\n"
     )
+    ecg = record["model"]["ecg"]
     measured = "Not evaluated yet: run `ecgchat eval`.\n"
     if results:
         rows = [f"| {name} | {row['value']:.3f} | {row['chance']:.3f} |" for name, row in results.items()]
@@ -33,7 +34,7 @@ def model_card(record: dict[str, Any], marker: Marker, results: dict[str, Any] |
         '```python\nfrom ecgchat.models.coca import CocaModel\nmodel = CocaModel.from_pretrained("this folder")\n```\n\n'
         "| | |\n|---|---|\n"
         f"| data | {data['source']}, {data['records_trained_on']} records, index sha256 `{data['index_sha256']}` |\n"
-        f"| ECG | 12 leads, {record['model']['ecg']['duration_s']} s at {record['model']['ecg']['sampling_rate_hz']} Hz, millivolts |\n"
+        f"| ECG | 12 leads, {ecg['duration_s']} s at {ecg['sampling_rate_hz']} Hz, millivolts |\n"
         f"| checkpoint | {marker.name}, attempt {marker.attempt}, {marker.world_size} workers |\n"
         f"| validation loss | {marker.content.get('validation_loss')} |\n\n"
         f"## Results\n\n{measured}\n"

@@ -135,7 +135,7 @@ class ShardSet:
         Raises:
             DatasetError: names both rates and the two ways out.
         """
-        found = sorted({value for value in self.index["fs_hz"].to_pylist()})
+        found = sorted(set(self.index["fs_hz"].to_pylist()))
         if found != [fs_hz]:
             rates = ", ".join(f"{value:g}" for value in found)
             raise DatasetError(

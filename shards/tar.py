@@ -47,7 +47,8 @@ def unpack_samples(body: bytes, where: str) -> Iterator[tuple[str, dict[str, mem
     """
     view = memoryview(body)
     position = 0
-    key, members = "", {}
+    key = ""
+    members: dict[str, memoryview] = {}
     while position < len(view) and any(view[position : position + BLOCK]):
         try:
             entry = tarfile.TarInfo.frombuf(bytes(view[position : position + BLOCK]), "utf-8", "strict")

@@ -53,11 +53,12 @@ class Block(nn.Module):
         self.norm_context = nn.LayerNorm(width) if cross else None
         self.attention = Attention(width, heads)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_out = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, context: Tensor | None = None, causal: bool = False) -> Tensor:
         """(batch, n, width) → the same shape."""
         if self.norm_context is not None and context is not None:
             context = self.norm_context(context)
         x = x + self.attention(self.norm_attention(x), context, causal)
-        return x + self.mlp(self.norm_mlp(x))
+        return x + self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))

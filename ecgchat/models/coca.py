@@ -84,8 +84,8 @@ class CocaModel(PreTrainedModel):
         text = text_encoder_config(config.text)
         if text.hidden_size != ecg.width:
             raise ValueError(
-                f"model.text width {text.hidden_size} differs from model.ecg.width {ecg.width}; the caption decoder reads both: "
-                "make them equal"
+                f"model.text width {text.hidden_size} differs from model.ecg.width {ecg.width}; the caption decoder "
+                "reads both: make them equal"
             )
         self.ecg = EcgTower(ecg, config.latent_width)
         self.text = TextTower(config.text, config.latent_width)
@@ -104,8 +104,7 @@ class CocaModel(PreTrainedModel):
         if isinstance(module, CocaModel):
             nn.init.constant_(module.log_logit_scale, FIRST_LOGIT_SCALE)
         elif isinstance(module, EcgTower):
-            nn.init.normal_(module.class_token, std=module.class_token.numel() ** -0.5)
-            nn.init.normal_(module.positions, std=module.class_token.numel() ** -0.5)
+            module.initialise()
             _scale_residuals(module.blocks)
         elif isinstance(module, CaptionDecoder):
             _scale_residuals([*module.text_blocks, *module.ecg_blocks])
@@ -149,7 +148,7 @@ def _scale_residuals(blocks: Iterable[nn.Module]) -> None:
     """Shrink what each block adds to its input, so that depth does not make the sum grow."""
     layers = [block for block in blocks if isinstance(block, Block)]
     for block in layers:
-        for output in (block.attention.out, block.mlp[2]):
+        for output in (block.attention.out, block.mlp_out):
             nn.init.normal_(output.weight, std=(output.in_features * 2 * len(layers)) ** -0.5)
 
 

@@ -78,6 +78,12 @@ class EcgTower(nn.Module):
         self.norm_last = nn.LayerNorm(config.width)
         self.projection = nn.Linear(config.width, latent_width, bias=False)
 
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Random class token and positions, of deviation 1 / sqrt(width)."""
+        for parameter in (self.class_token, self.positions):
+            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+
     def forward(self, millivolts: Tensor) -> EcgTowerOutput:
         """(batch, 12, samples) in millivolts."""
         patches = self.patch(millivolts).transpose(1, 2)  # (batch, patches, width)

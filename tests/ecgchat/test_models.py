@@ -163,8 +163,8 @@ def rename(weights, layers):
         "norm_attention": "ln_1",
         "norm_mlp": "ln_2",
         "attention.out": "attn.out_proj",
-        "mlp.0": "mlp.c_fc",
-        "mlp.2": "mlp.c_proj",
+        "mlp_in": "mlp.c_fc",
+        "mlp_out": "mlp.c_proj",
     }
     for layer in range(layers):
         theirs = f"transformer.resblocks.{layer}"

@@ -85,7 +85,7 @@ def test_the_grid_is_one_and_five_millimetres() -> None:
 
 
 @pytest.mark.parametrize("fs_hz", [100, 257, 500, 1000])
-@pytest.mark.parametrize("lead, row, start", [("I", 0, 1.0), ("aVL", 1, 3.5), ("V6", 2, 8.5), ("II", 3, 6.0)])
+@pytest.mark.parametrize(("lead", "row", "start"), [("I", 0, 1.0), ("aVL", 1, 3.5), ("V6", 2, 8.5), ("II", 3, 6.0)])
 def test_a_millivolt_is_10_mm_and_a_second_25_mm(fs_hz: int, lead: str, row: int, start: float) -> None:
     ecg = silent(10, fs_hz)
     ecg[LEADS.index(lead), round(start * fs_hz) : round((start + 1) * fs_hz)] = 1000
@@ -114,9 +114,11 @@ def test_invalid_samples_are_a_gap_and_a_lonely_sample_a_dot() -> None:
     ecg[0, 250:500] = INVALID
     ecg[0, 375] = 0
     row = np.any(ink(draw_ecg(ecg, SCALE, 500))[zero_line(0) - 30 : zero_line(0) + 60], axis=0)
-    assert row[column_at(0.3) : column_at(0.49)].all() and row[column_at(1.01) : column_at(2.4)].all()
+    assert row[column_at(0.3) : column_at(0.49)].all()
+    assert row[column_at(1.01) : column_at(2.4)].all()
     gap = np.flatnonzero(row[column_at(0.5) + 2 : column_at(1.0) - 2]) + column_at(0.5) + 2
-    assert 0 < gap.size <= 4 and abs(gap.mean() - column_at(0.75)) <= 1
+    assert 0 < gap.size <= 4
+    assert abs(gap.mean() - column_at(0.75)) <= 1
 
 
 def test_a_lead_without_a_valid_sample_says_so() -> None:
@@ -144,9 +146,11 @@ def test_a_tall_wave_is_drawn_over_its_neighbours_and_named_beyond_the_paper() -
 def test_the_rest_of_the_paper_is_empty_after_a_short_record() -> None:
     ecg = silent(6.2)
     row = np.any(ink(draw_ecg(ecg, SCALE, 500))[zero_line(3) - 30 : zero_line(3) + 60], axis=0)
-    assert row[column_at(0) : column_at(6.1)].all() and not row[column_at(6.25) :].any()
+    assert row[column_at(0) : column_at(6.1)].all()
+    assert not row[column_at(6.25) :].any()
     found = words(ecg=ecg, mv_per_lsb=SCALE, fs_hz=500)
-    assert found[-1].startswith("record ends at 6.2 s ") and "no signal" not in found
+    assert found[-1].startswith("record ends at 6.2 s ")
+    assert "no signal" not in found
 
 
 def test_a_long_record_shows_its_first_10_s_and_says_so() -> None:
@@ -171,10 +175,12 @@ def test_words_are_wrapped_within_the_paper_and_the_sheet_grows() -> None:
     text = "SINUS RHYTHM WITH WIDE QRS, COST $5 OR $x^2$. " * 12 + "\nSecond paragraph\x00 " + "W" * 400
     dark = ink(draw_ecg(silent(), SCALE, 500, "A title of many words " * 20, text))
     assert len(dark) > (HEIGHT + 25) * PER_MM
-    assert not dark[:, (draw.MARGIN + draw.PAPER_WIDTH) * PER_MM + 5 :].any() and not dark[: draw.MARGIN * PER_MM - 5].any()
+    assert not dark[:, (draw.MARGIN + draw.PAPER_WIDTH) * PER_MM + 5 :].any()
+    assert not dark[: draw.MARGIN * PER_MM - 5].any()
     assert not dark[-draw.MARGIN * PER_MM + 5 :].any()
     found = words(ecg=silent(), mv_per_lsb=SCALE, fs_hz=500, text=text)
-    assert any("$x^2$" in word for word in found) and any(word.startswith("Second paragraph") for word in found)
+    assert any("$x^2$" in word for word in found)
+    assert any(word.startswith("Second paragraph") for word in found)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +213,8 @@ def test_every_line_in_the_terminal_has_the_asked_width(width: int, leads: tuple
     lines = draw_in_terminal(ecg, [0.001] * 11 + [7.0], 100, width, leads=leads).splitlines()
     assert {len(line) for line in lines} == {width}
     assert [line[:3].strip() for line in lines if line[:3].strip()] == list(leads)
-    assert lines[-1].endswith("first 10 s of 31 s    100 Hz") and " mV  0 s" in lines[-2]
+    assert lines[-1].endswith("first 10 s of 31 s    100 Hz")
+    assert " mV  0 s" in lines[-2]
     assert ("no signal" in "".join(lines)) == (len(leads) == 12)
 
 
@@ -217,9 +224,13 @@ def test_a_spike_in_the_terminal_is_where_it_is_in_the_record() -> None:
     ecg[1, 1000:1500] = INVALID
     lines = draw_in_terminal(ecg, SCALE, 500, draw.GUTTER + 100).splitlines()
     drawn = np.array([[ord(sign) - 0x2800 for sign in line[draw.GUTTER :]] for line in lines[:10]])
-    assert np.flatnonzero(drawn[0]).tolist() == [50] and (drawn[:, 50] > 0).all()
-    assert (drawn[9, :20] > 0).all() and not drawn[:, 21:29].any() and not drawn[:, 61:].any()
-    assert lines[0].startswith("II       1.2 ┤") and lines[9].startswith("           0 ┤")
+    assert np.flatnonzero(drawn[0]).tolist() == [50]
+    assert (drawn[:, 50] > 0).all()
+    assert (drawn[9, :20] > 0).all()
+    assert not drawn[:, 21:29].any()
+    assert not drawn[:, 61:].any()
+    assert lines[0].startswith("II       1.2 ┤")
+    assert lines[9].startswith("           0 ┤")
 
 
 def test_a_real_record() -> None:
@@ -236,4 +247,5 @@ def test_a_real_record() -> None:
     # Every moment of the record leaves ink between the paper's edges.
     assert dark[BOTTOM * PER_MM + 50 :, column_at(0) + 1 : column_at(9.99)].any(axis=0).all()
     terminal = draw_in_terminal(ecg, scale, record.fs, leads=LEADS)
-    assert all(f"\n{lead:<3} " in f"\n{terminal}" for lead in LEADS) and "no signal" not in terminal
+    assert all(f"\n{lead:<3} " in f"\n{terminal}" for lead in LEADS)
+    assert "no signal" not in terminal

@@ -301,7 +301,7 @@ def test_a_longer_simulation_begins_with_the_shorter_one(corpus: Path, tmp_path:
     simulate_ptb_xl(tmp_path, 11, seed=4, progress=counted.append)
     assert counted == list(range(1, 12))
     assert rows(tmp_path) == rows(corpus)[:11]
-    short = [path for path in tmp_path.rglob("*_hr.*")]
+    short = list(tmp_path.rglob("*_hr.*"))
     assert len(short) == 22
     assert all(path.read_bytes() == (corpus / path.relative_to(tmp_path)).read_bytes() for path in short)
 
@@ -329,9 +329,11 @@ def test_the_table_has_the_native_columns_first(corpus: Path) -> None:
     folds: dict[str, str] = {}
     for row in rows(corpus):
         codes = ast.literal_eval(row["scp_codes"])
-        assert codes and set(codes) <= set(CODE_ORDER)
+        assert codes
+        assert set(codes) <= set(CODE_ORDER)
         assert (row["pr_ms"] == "") is ("AFIB" in codes)
-        assert row["report"] and row["report_language"] == "en"
+        assert row["report"]
+        assert row["report_language"] == "en"
         assert 18 <= float(row["age"]) <= 89 or row["age"] == "300.0"
         assert float(row["heart_rate"]) == pytest.approx(60000 / float(row["rr_ms"]), abs=0.1)
         assert folds.setdefault(row["patient_id"], row["strat_fold"]) == row["strat_fold"]
@@ -343,8 +345,10 @@ def test_the_statements_name_every_code_once(corpus: Path) -> None:
     with (corpus / "scp_statements.csv").open(newline="", encoding="utf-8") as file:
         statements = {row[""]: row for row in csv.DictReader(file)}
     assert set(statements) == set(CODE_ORDER)
-    assert statements["1AVB"]["diagnostic_class"] == "CD" and statements["1AVB"]["diagnostic_subclass"] == "_AVB"
-    assert statements["PVC"]["form"] == "1.0" and statements["AFIB"]["rhythm"] == "1.0"
+    assert statements["1AVB"]["diagnostic_class"] == "CD"
+    assert statements["1AVB"]["diagnostic_subclass"] == "_AVB"
+    assert statements["PVC"]["form"] == "1.0"
+    assert statements["AFIB"]["rhythm"] == "1.0"
 
 
 def test_some_ages_are_the_stand_in_for_over_89() -> None:
@@ -354,10 +358,12 @@ def test_some_ages_are_the_stand_in_for_over_89() -> None:
 def test_a_finished_simulation_says_what_it_is_and_is_replaced(tmp_path: Path) -> None:
     simulate_ptb_xl(tmp_path, 3, seed=1)
     about = json.loads((tmp_path / "simulation.json").read_text(encoding="utf-8"))
-    assert about["generator"] == "ecgchat.simulate" and (about["records"], about["seed"], about["version"]) == (3, 1, 1)
+    assert about["generator"] == "ecgchat.simulate"
+    assert (about["records"], about["seed"], about["version"]) == (3, 1, 1)
     assert "person" in about["note"]
     simulate_ptb_xl(tmp_path, 2, seed=1)
-    assert len(rows(tmp_path)) == 2 and len(list(tmp_path.rglob("*.dat"))) == 2
+    assert len(rows(tmp_path)) == 2
+    assert len(list(tmp_path.rglob("*.dat"))) == 2
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:

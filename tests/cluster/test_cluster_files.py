@@ -1,0 +1,43 @@
+"""The files that people bring clusters up with are what their readers take."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.engine import EngineConfig, OptimizerConfig
+from cluster.memory import state_bytes
+from jobs.coca import CocaJob
+from jobs.config import parse
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_ray_takes_the_cluster_file():
+    """Ray's own preparation and schema, without a machine."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((PROJECT / "ray_cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "jobs" / "configs" / "coca").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_configuration_is_one(file):
+    arguments = ["--config", str(file), "--data.shards", "s3://b/s", "--data.tokenizer", "s3://b/t", "--run.folder", "s3://b/r"]
+    job = parse(CocaJob, arguments, "test").job
+    assert job.run.name == file.stem
+
+
+def test_the_learning_rate_warms_up_and_falls_to_its_end():
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=10, final_fraction=0.1)
+    rates = [config.rate(step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert rates[10] == 1.0
+    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(("stage", "expected"), [(0, 16), (1, 10), (2, 9), (3, 8)])
+def test_bf16_states_take_the_bytes_of_the_zero_paper(stage, expected):
+    """With two ranks: 2 + 2 + 12 bytes a parameter, halved from the stage on that partitions each."""
+    assert state_bytes(1000, EngineConfig(zero_stage=stage, precision="bf16"), 2) == expected * 1000
