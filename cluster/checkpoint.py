@@ -10,7 +10,6 @@ copy to local disk; a thread uploads, and the store itself is where ranks meet, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -19,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,25 @@ import numpy as np
 import torch
 
 from cluster.errors import RunError
+from cluster.markers import (
+    MARKER_END,
+    Marker,
+    best_steps,
+    committed,
+    file_sha256,
+    rank_name,
+    read_marker,
+    step_name,
+)
+from cluster.universal import converted
 from cluster.world import World, broadcast_object
 from shards.storage import StorageError, Store
 
-MARKER_END = ".committed.json"
 SHARED_FILES = ("mp_rank_00_model_states.pt",)
 """What rank 0 alone writes and every rank reads: the parameters, where ZeRO does not partition them."""
+
+OPTIMIZER_END = "_optim_states.pt"
+"""Files of a partitioned optimiser; without them, any number of workers can read a checkpoint as it is."""
 
 RANDOM_STATE = "random_state.pt"
 POLL_S = 0.2
@@ -50,29 +62,6 @@ class CheckpointConfig:
     """Resume from the checkpoint before one that is damaged, instead of stopping with its name."""
     commit_timeout_s: float = 1800
     """How long rank 0 waits for the other ranks' uploads before it says which is missing."""
-
-
-@dataclass(frozen=True)
-class Marker:
-    """A committed checkpoint."""
-
-    step: int
-    attempt: str
-    world_size: int
-    files: dict[str, dict[str, Any]]
-    """Name below the checkpoint's folder → bytes, sha256."""
-    content: dict[str, Any] = field(default_factory=dict)
-    """What the run said of itself: data state, configuration, W&B run, validation result."""
-
-    @property
-    def name(self) -> str:
-        """`step-000120`."""
-        return step_name(self.step)
-
-    @property
-    def folder(self) -> str:
-        """Where its files lie below `checkpoints`."""
-        return f"{self.name}/{self.attempt}"
 
 
 class Checkpoints:
@@ -115,17 +104,33 @@ class Checkpoints:
         self.committed_step = chosen.step if chosen else None
         return chosen
 
+    def fitting(self, marker: Marker, zero_stage: int) -> Marker:
+        """The checkpoint in a form that this number of workers can read, the same on every rank.
+
+        Raises:
+            RunError: it was made by another number of workers and cannot be converted.
+        """
+        if marker.world_size == self._world.size or not any(name.endswith(OPTIMIZER_END) for name in marker.files):
+            return marker
+        problem, universal = None, marker
+        if self._world.main:
+            try:
+                universal = converted(self._store, marker, zero_stage, self._world.attempt, self._local)
+            except (RunError, StorageError) as error:
+                problem = str(error)
+        self._world.agree(problem)
+        return broadcast_object(universal)
+
     def restore(self, engine: Any, marker: Marker) -> None:
         """Bring the engine and this rank's random state to where a checkpoint was made.
 
+        Args:
+            engine: built to load the universal form where `marker` is one.
+            marker: as `fitting` gave it.
+
         Raises:
-            RunError: another world size, or a file that is not what the marker says, on any rank.
+            RunError: a file that is not what the marker says, on any rank.
         """
-        if marker.world_size != self._world.size:
-            raise RunError(
-                f"{self._store.uri_of(marker.name)}: made by {marker.world_size} workers, this attempt has {self._world.size}; "
-                f"start it with launch.workers {marker.world_size}"
-            )
         folder = Path(tempfile.mkdtemp(dir=self._local, prefix="restore-"))
         problem = None
         try:
@@ -139,7 +144,9 @@ class Checkpoints:
             raise RunError(
                 f"{self._store.uri_of(marker.folder)}: DeepSpeed found no state in it; remove {marker.name}{MARKER_END}"
             )
-        set_random_state(torch.load(folder / RANDOM_STATE, weights_only=False))
+        if (folder / RANDOM_STATE).exists():
+            # A rank that the checkpoint's run did not have goes on with the random state that it was started with.
+            set_random_state(torch.load(folder / RANDOM_STATE, weights_only=False))
         shutil.rmtree(folder)
 
     def save(self, engine: Any, step: int, content: dict[str, Any], wait: bool = False) -> None:
@@ -183,7 +190,7 @@ class Checkpoints:
             if problem is None:
                 return marker
             if not self._config.skip_broken:
-                raise RunError(f"{problem}; pass --checkpoint.skip_broken true to resume from the checkpoint before it")
+                raise RunError(f"{problem}; pass --train.checkpoint.skip_broken true to resume from the checkpoint before it")
         return None
 
     def _damage(self, marker: Marker) -> str | None:
@@ -199,11 +206,11 @@ class Checkpoints:
         return None
 
     def _fetch(self, marker: Marker, folder: Path) -> None:
-        """This rank's files, checked, in the layout that DeepSpeed reads."""
+        """The files that this rank needs, checked, in the layout that DeepSpeed reads."""
         own = rank_name(self._world.rank)
         for name, facts in marker.files.items():
-            rank, _, rest = name.partition("/")
-            if rank != own and Path(rest).name not in SHARED_FILES:
+            rank, _, rest = ("", "", name) if marker.universal else name.partition("/")
+            if not marker.universal and rank != own and Path(rest).name not in SHARED_FILES:
                 continue
             target = folder / rest
             self._store.download(f"{marker.folder}/{name}", target)
@@ -260,7 +267,7 @@ class Checkpoints:
             if time.monotonic() > deadline:
                 raise RunError(
                     f"{complaint} in {self._store.uri} within {self._config.commit_timeout_s:g} s; look at that rank's log, "
-                    "or raise checkpoint.commit_timeout_s for a slow store"
+                    "or raise train.checkpoint.commit_timeout_s for a slow store"
                 )
             time.sleep(POLL_S)
 
@@ -273,56 +280,6 @@ class Checkpoints:
                 self._store.delete(f"{marker.name}{MARKER_END}")
                 for name in self._store.list(marker.name):
                     self._store.delete(name)
-
-
-def committed(checkpoints: Store) -> list[Marker]:
-    """All committed checkpoints below a run's `checkpoints`, oldest first."""
-    names = [name for name in checkpoints.list() if "/" not in name and name.endswith(MARKER_END)]
-    return sorted((read_marker(checkpoints, name) for name in names), key=lambda marker: marker.step)
-
-
-def read_marker(checkpoints: Store, name: str) -> Marker:
-    """One marker.
-
-    Raises:
-        RunError: it is no marker.
-    """
-    try:
-        return Marker(**json.loads(checkpoints.get(name)))
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{checkpoints.uri_of(name)}: not a checkpoint marker ({error}); remove it") from error
-
-
-def best_steps(markers: list[Marker]) -> set[int]:
-    """The step with the lowest validation loss, if any was validated."""
-    judged = [marker for marker in markers if marker.content.get("validation_loss") is not None]
-    return {min(judged, key=lambda marker: marker.content["validation_loss"]).step} if judged else set()
-
-
-def download(checkpoints: Store, marker: Marker, folder: Path, on_file: Callable[[str], None] = lambda name: None) -> None:
-    """All ranks' files of a checkpoint in one folder, as DeepSpeed's converters read them."""
-    for name, facts in marker.files.items():
-        target = folder / name.partition("/")[2]
-        checkpoints.download(f"{marker.folder}/{name}", target)
-        if target.stat().st_size != facts["bytes"]:
-            raise RunError(f"{checkpoints.uri_of(f'{marker.folder}/{name}')}: cut while it was read; run the command again")
-        on_file(name)
-
-
-def step_name(step: int) -> str:
-    """`step-000120`."""
-    return f"step-{step:06d}"
-
-
-def rank_name(rank: int) -> str:
-    """`rank-00003`."""
-    return f"rank-{rank:05d}"
-
-
-def file_sha256(path: Path) -> str:
-    """Digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def random_state() -> dict[str, Any]:

@@ -82,17 +82,32 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
-def build_engine(model: nn.Module, engine: EngineConfig, optimizer: OptimizerConfig, micro_batch: int, world: World) -> Any:
-    """A DeepSpeed engine around the model; the caller sets the learning rate of each step."""
+def build_engine(
+    model: nn.Module,
+    engine: EngineConfig,
+    optimizer: OptimizerConfig,
+    micro_batch: int,
+    world: World,
+    load_universal: bool = False,
+) -> Any:
+    """A DeepSpeed engine around the model; the caller sets the learning rate of each step.
+
+    Args:
+        model: to train.
+        engine: how it is spread.
+        optimizer: AdamW's settings.
+        micro_batch: samples of this rank.
+        world: this attempt's ranks.
+        load_universal: whether `load_checkpoint` will meet the universal form.
+    """
     import deepspeed
 
     groups = parameter_groups(model, optimizer.weight_decay)
     adamw = torch.optim.AdamW(
         groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon, fused=world.device.type == "cuda"
     )
-    built, *_ = deepspeed.initialize(
-        model=model, optimizer=adamw, config=deepspeed_config(engine, micro_batch, world.size), dist_init_required=False
-    )
+    config = deepspeed_config(engine, micro_batch, world.size) | {"checkpoint": {"load_universal": load_universal}}
+    built, *_ = deepspeed.initialize(model=model, optimizer=adamw, config=config, dist_init_required=False)
     return built
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
 from cluster.errors import RunError
+from cluster.markers import Marker, step_name
 from cluster.resume import check_same_settings
 from cluster.stage import Stage, StepData, Term
 from cluster.timing import StepTimes, peak_memory_gb
@@ -131,32 +132,40 @@ class _Run:
         marker = self.checkpoints.newest()
         if marker is not None:
             check_same_settings(marker.content["settings"], self.settings, self.run.uri)
-        engine = self._engine()
-        if marker is not None:
-            self.checkpoints.restore(engine, marker)
         first = marker.step if marker else 0
+        if marker is not None and first >= self.steps:
+            return self._finished(marker)
+        source = self.checkpoints.fitting(marker, self.config.engine.zero_stage) if marker else None
+        engine = self._engine(load_universal=source is not None and source.universal)
+        if source is not None:
+            self.checkpoints.restore(engine, source)
         self._track(first)
         try:
             self._steps(engine, first, marker.content["data"] if marker else None)
         finally:
             self.checkpoints.close()
-        self.world.agree(None)
         if self.tracker is not None:
             self.tracker.close()
+        run_id = self.tracker.run_id if self.tracker else ""
+        return Result(self.steps, first, self._checkpoint_uri(self.steps), run_id, self.world.size)
+
+    def _finished(self, marker: Marker) -> Result:
+        """A run whose last step is committed has nothing left to do."""
+        if self.world.main:
+            say(f"{self.stage.name}: all {self.steps} steps are done and committed; nothing to do")
         return Result(
-            self.steps,
-            first,
-            self.run.uri_of(f"checkpoints/step-{self.steps:06d}"),
-            self.tracker.run_id if self.tracker else "",
-            self.world.size,
+            self.steps, marker.step, self._checkpoint_uri(marker.step), marker.content["wandb_run"], marker.world_size
         )
 
-    def _engine(self) -> Any:
+    def _checkpoint_uri(self, step: int) -> str:
+        return self.run.uri_of(f"checkpoints/{step_name(step)}")
+
+    def _engine(self, load_universal: bool) -> Any:
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(self.config.seed)
         model = self.stage.build_model()
         micro_batch = -(-self.stage.global_batch // (self.world.size * self.config.engine.gradient_accumulation))
-        engine = build_engine(model, self.config.engine, self.config.optimizer, micro_batch, self.world)
+        engine = build_engine(model, self.config.engine, self.config.optimizer, micro_batch, self.world, load_universal)
         # Ranks differ in what they draw while training, not in what they start from.
         torch.manual_seed(self.config.seed + 1 + self.world.rank)
         return engine

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
-from cluster.checkpoint import Marker, best_steps, committed, download
 from cluster.errors import RunError
 from cluster.launch.process import prepare_libraries
+from cluster.markers import Marker, best_steps, committed, download
 from ecgchat.models.coca import CocaConfig, CocaModel
 from ecgchat.text import load_tokenizer
 from jobs.coca import CocaJob

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cluster.checkpoint import Marker
+from cluster.markers import Marker
 
 
 def model_card(record: dict[str, Any], marker: Marker, results: dict[str, Any] | None = None) -> str:

@@ -52,7 +52,7 @@ class OrderConfig:
     def __post_init__(self) -> None:
         for name in ("global_batch", "lanes", "block"):
             if getattr(self, name) < 1:
-                raise OrderError(f"data.order.{name}: expected at least 1, found {getattr(self, name)}")
+                raise OrderError(f"data.loader.order.{name}: expected at least 1, found {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Order:
         self.tail = self.samples - self.full_batches * batch
         if config.drop_tail and self.full_batches == 0:
             raise OrderError(
-                f"{self.samples} samples do not fill one global batch of {batch}; set data.order.global_batch to "
+                f"{self.samples} samples do not fill one global batch of {batch}; set data.loader.order.global_batch to "
                 f"{self.samples} or less, or use more data"
             )
         share = np.arange(config.lanes + 1) * batch // config.lanes

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cluster import metrics
-from cluster.checkpoint import committed
 from cluster.errors import RunError
 from cluster.launch.ray_jobs import submit
 from cluster.local import object_store, ray_head
+from cluster.markers import committed
 from shards.storage import Store
 from tests.cluster.workers import KILL_STEP, TRACE
 

@@ -54,3 +54,25 @@ def test_a_run_of_two_or_three_workers_has_the_figures_of_one(small_job, tmp_pat
     for one, three in zip(lines[1], lines[3], strict=True):
         for name in [name for name in one if name.startswith(("train/", "eval/"))]:
             assert three[name] == pytest.approx(one[name], rel=2e-4), (one["step"], name)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_run_goes_on_with_another_number_of_workers(small_job, tmp_path, zero_stage):
+    """Ten steps with two workers, the rest with one: what one worker alone would have done, to float tolerance."""
+    small_job["train"] |= {"steps": 16, "engine": {"zero_stage": zero_stage, "precision": "fp32"}}
+    small_job["train"]["checkpoint"] = {"every_steps": 5, "keep_last": 9}
+    lines = {}
+    for name, workers in (("resized", 2), ("alone", 1)):
+        small_job["run"]["folder"] = str(tmp_path / name)
+        (tmp_path / "settings.json").write_text(json.dumps(small_job))
+        assert torchrun(workers, "jobs.coca:worker", tmp_path / "settings.json").returncode == 0
+        if workers == 2:
+            for step in (15, 16):
+                (tmp_path / name / "checkpoints" / f"step-{step:06d}.committed.json").unlink()
+            done = torchrun(1, "jobs.coca:worker", tmp_path / "settings.json")
+            assert done.returncode == 0, done.stderr[-3000:]
+            assert "1 workers, 16 steps, resumed from committed step 10" in done.stdout
+        lines[name] = metrics.read(tmp_path / name / metrics.FILE)
+    for resized, alone in zip(lines["resized"], lines["alone"], strict=True):
+        assert resized["train/loss"] == pytest.approx(alone["train/loss"], rel=1e-4), alone["step"]
+        assert resized["train/gradient_norm"] == pytest.approx(alone["train/gradient_norm"], rel=1e-3), alone["step"]
