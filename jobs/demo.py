@@ -31,7 +31,7 @@ from cluster.local import object_store, ray_head
 from jobs import shards as shard_tools
 from jobs.errors import one_sentence
 from jobs.eval import EvalJob, embed, measure, show
-from jobs.export import ExportJob, export
+from jobs.export import ExportJob, add_results, export
 from jobs.report.page import examples, write_page
 from jobs.tokenizer import TokenizerJob, make_tokenizer
 from shards.dataset import ShardSet
@@ -86,13 +86,14 @@ def run(options: Options) -> int:
         size = make_tokenizer(TokenizerJob(f"{base}/shards", f"{base}/tokenizer", vocabulary=2000))
         console.print(f"tokenizer of {size} tokens in {base}/tokenizer")
         _train(options, base)
-        marker = export(ExportJob(f"{base}/run", f"{base}/export"))
+        exported = ExportJob(f"{base}/run", f"{base}/export")
+        marker = export(exported)
         _heading(f"evaluating {marker.name} on held-out patients")
-        split = embed(EvalJob(f"{base}/export", f"{base}/shards"))
+        split = embed(EvalJob(exported.out, f"{base}/shards"))
         results = measure(split)
         show(results, console)
         _fetch(Store(f"{base}/run"), options.out / "coca")
-        export(ExportJob(f"{base}/run", f"{base}/export", marker.step), results)
+        add_results(exported, marker, results)
         data = ShardSet.open(f"{base}/shards")
         lines = metrics.read(options.out / "coca" / metrics.FILE)
         summary = summarise(data, options.out / "coca", lines, results)

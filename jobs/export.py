@@ -76,13 +76,8 @@ def fp32_weights(folder: Path, zero_stage: int) -> dict[str, Tensor]:
         return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state"))
 
 
-def export(job: ExportJob, results: dict[str, Any] | None = None) -> Marker:
-    """Write the export and return the checkpoint that it was made from.
-
-    Args:
-        job: from where to where.
-        results: measured on the export before, for the model card.
-    """
+def export(job: ExportJob) -> Marker:
+    """Write the export and return the checkpoint that it was made from."""
     run = Store(job.run)
     marker = choose(committed(run.child("checkpoints")), job.step, run.uri)
     record = json.loads(run.get("config.json"))
@@ -95,12 +90,18 @@ def export(job: ExportJob, results: dict[str, Any] | None = None) -> Marker:
         model.load_state_dict(fp32_weights(parts, settings.train.engine.zero_stage))
         model.save_pretrained(folder)
         load_tokenizer(local_source(settings.data.tokenizer)).save_pretrained(folder)
-        (folder / "README.md").write_text(model_card(record, marker, results))
+        (folder / "README.md").write_text(model_card(record, marker))
         (folder / "training.json").write_text(json.dumps({"checkpoint": marker.name, **record}, indent=1))
         store = Store(job.out)
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             store.upload(path, path.relative_to(folder).as_posix())
     return marker
+
+
+def add_results(job: ExportJob, marker: Marker, results: dict[str, Any]) -> None:
+    """Write the model card of an export again, with what was measured on it."""
+    record = json.loads(Store(job.run).get("config.json"))
+    Store(job.out).put("README.md", model_card(record, marker, results).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -39,7 +39,7 @@ def test_one_worker_and_two_have_the_same_losses_and_gradients(first_steps, smal
             )
 
 
-@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize("zero_stage", [3])
 def test_a_run_of_two_or_three_workers_has_the_figures_of_one(small_job, tmp_path, zero_stage):
     """Three do not divide the batch of 12 pairs nor the validation split, so that padding is in play."""
     small_job["train"] |= {"steps": 6, "eval_every": 3, "engine": {"zero_stage": zero_stage, "precision": "fp32"}}
@@ -56,7 +56,7 @@ def test_a_run_of_two_or_three_workers_has_the_figures_of_one(small_job, tmp_pat
             assert three[name] == pytest.approx(one[name], rel=2e-4), (one["step"], name)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+@pytest.mark.parametrize("zero_stage", [2, 3])
 def test_a_run_goes_on_with_another_number_of_workers(small_job, tmp_path, zero_stage):
     """Ten steps with two workers, the rest with one: what one worker alone would have done, to float tolerance."""
     small_job["train"] |= {"steps": 16, "engine": {"zero_stage": zero_stage, "precision": "fp32"}}
