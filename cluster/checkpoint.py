@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.errors import RunError
+from cluster.errors import RunError, at_least
 from cluster.markers import (
     MARKER_END,
     Marker,
@@ -62,6 +62,9 @@ class CheckpointConfig:
     """Resume from the checkpoint before one that is damaged, instead of stopping with its name."""
     commit_timeout_s: float = 1800
     """How long rank 0 waits for the other ranks' uploads before it says which is missing."""
+
+    def __post_init__(self) -> None:
+        at_least(1, train__checkpoint__every_steps=self.every_steps, train__checkpoint__keep_last=self.keep_last)
 
 
 class Checkpoints:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cluster.errors import RunError
+from cluster.errors import RunError, at_least
 from cluster.world import World
 
 Precision = Literal["fp32", "bf16"]
@@ -28,6 +28,10 @@ class EngineConfig:
     gradient_clipping: float = 1.0
     """Largest norm of the global gradient; 0 for none."""
 
+    def __post_init__(self) -> None:
+        at_least(1, train__engine__gradient_accumulation=self.gradient_accumulation)
+        at_least(0, train__engine__gradient_clipping=self.gradient_clipping)
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -41,6 +45,9 @@ class OptimizerConfig:
     warmup_steps: int = 100
     final_fraction: float = 0.0
     """Learning rate of the last step, as a fraction of the peak."""
+
+    def __post_init__(self) -> None:
+        at_least(0, train__optimizer__learning_rate=self.learning_rate, train__optimizer__warmup_steps=self.warmup_steps)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step 0 ≤ `step` < `steps`: a pure function, so that a resumed run needs no scheduler state."""

@@ -7,3 +7,14 @@ class RunError(RuntimeError):
 
 class AgreedError(RunError):
     """A `RunError` that every rank raises together: starting the workers again would meet it again."""
+
+
+def at_least(least: float, **settings: float) -> None:
+    """Refuse settings that are too small; dots of their names are written as two underscores.
+
+    Raises:
+        RunError: names the setting, what was expected and what was found.
+    """
+    for name, value in settings.items():
+        if value < least:
+            raise RunError(f"{name.replace('__', '.')}: expected at least {least:g}, found {value:g}")

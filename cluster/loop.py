@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
-from cluster.errors import RunError
+from cluster.errors import RunError, at_least
 from cluster.markers import Marker, step_name
 from cluster.resume import check_same_settings
 from cluster.stage import Stage, StepData, Term
@@ -49,6 +49,10 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        at_least(1, train__steps=1 if self.steps is None else self.steps, train__eval_every=self.eval_every)
+        at_least(0, train__epochs=self.epochs)
 
 
 @dataclass(frozen=True)

@@ -44,5 +44,5 @@ def check_same_settings(before: dict[str, Any], now: dict[str, Any], run: str) -
     if changed:
         raise RunError(
             f"{run}: this run was begun with other settings ({'; '.join(changed)}); "
-            "use those, or give the run another name with run.name"
+            "use those, or begin another run with another run.folder"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster import metrics
+from cluster.errors import at_least
 from cluster.stage import Picture
 from shards.storage import StorageError, Store
 
@@ -32,6 +33,9 @@ class TrackingConfig:
     """Joins the stages of one pipeline; the run's name where it is empty."""
     log_every: int = 10
     """Steps between two looks at the device: numbers are kept there until then."""
+
+    def __post_init__(self) -> None:
+        at_least(1, train__tracking__log_every=self.log_every)
 
     @property
     def mode(self) -> Mode:

@@ -24,8 +24,8 @@ from ecgchat.losses import caption_loss, contrastive_loss
 from ecgchat.models.coca import CocaConfig, CocaModel, CocaModelConfig, bert_config
 from ecgchat.models.signal import counts_to_millivolts
 from ecgchat.text import encode, load_tokenizer
-from jobs.config import ConfigError, parse
-from jobs.folders import local_source
+from jobs.config import ConfigError, parse_with_dry_run
+from jobs.folders import local_source, reading
 from jobs.launch import launch
 from shards.dataset import ShardSet
 from shards.draw import draw_ecg
@@ -113,8 +113,10 @@ class CocaStage:
         self.dataset.require_rate(job.model.ecg.sampling_rate_hz, self.name)
         self.training = self.dataset.select(job.data.train_split)
         self.validation = self.dataset.select(job.data.validation_split)
-        self.tokenizer = load_tokenizer(local_source(job.data.tokenizer))
+        with reading(job.data.tokenizer, "tokenizer"):
+            self.tokenizer = load_tokenizer(local_source(job.data.tokenizer))
         self.pad_token_id = int(self.tokenizer.pad_token_id or 0)
+        self._batches = self._loader(self.training, job.data.loader, 0, 1).batches
         self.dtype = torch.bfloat16 if job.train.engine.precision == "bf16" else torch.float32
 
     def model_config(self) -> CocaConfig:
@@ -123,7 +125,8 @@ class CocaStage:
         if model.text_tower is not None:
             from transformers import AutoConfig
 
-            text = AutoConfig.from_pretrained(local_source(model.text_tower)).to_dict()
+            with reading(model.text_tower, "text tower"):
+                text = AutoConfig.from_pretrained(local_source(model.text_tower)).to_dict()
         else:
             text = bert_config(model.text, model.ecg.width, len(self.tokenizer), model.context_length)
         return CocaConfig(ecg=asdict(model.ecg), text=text, decoder=asdict(model.decoder), latent_width=model.latent_width)
@@ -137,7 +140,7 @@ class CocaStage:
 
     def steps_per_epoch(self) -> int:
         """Full batches of the training split."""
-        return self._loader(self.training, self.job.data.loader, 0, 1).batches
+        return self._batches
 
     def training_data(self, world: World, state: dict[str, Any] | None) -> Iterator[StepData]:
         """Batches without end, in the order of `shards.order`."""
@@ -230,8 +233,9 @@ def worker(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check the settings, then train, or only say what would be done."""
-    request = parse(CocaJob, arguments, "ecgchat train coca")
+    request = parse_with_dry_run(CocaJob, arguments, "ecgchat train coca")
     job = request.job
+    Store(job.run.folder)
     stage = CocaStage(job)
     if request.dry_run:
         from jobs.dry_run import describe_coca

@@ -9,14 +9,27 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
+from cluster.errors import RunError
+
 J = TypeVar("J")
+
+DRY_RUN = "--dry-run"
+
+UNKNOWN = (
+    r"unrecognized arguments: --([\w.\-]+)",
+    r"does not accept option '([\w.]+)'",
+    r"Option '([\w.]+)' is not accepted",
+)
+"""Ways in which the parser says that it does not know a key."""
 
 
 class ConfigError(ValueError):
@@ -31,17 +44,21 @@ class Request(Generic[J]):
     dry_run: bool
 
 
-def parse(kind: type[J], arguments: Sequence[str] | None, prog: str) -> Request[J]:
+def parse(kind: type[J], arguments: Sequence[str] | None, prog: str) -> J:
     """A job's settings from a command line.
 
     Raises:
         ConfigError: an unknown key, a value of the wrong kind, or a missing one; nothing has been started.
     """
+    return _parse(_parser(kind, prog), kind, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def parse_with_dry_run(kind: type[J], arguments: Sequence[str] | None, prog: str) -> Request[J]:
+    """The same for a job that can say what it would do: `--dry-run` is a word to the command and no setting."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(kind, prog)
-    parser.add_argument("--dry-run", action="store_true", help="check settings, data, batch and memory; take no machine")
-    namespace = _checked(parser, kind, lambda: parser.parse_args(arguments))
-    dry_run = namespace.pop("dry_run")
-    return Request(_instantiate(parser, kind, namespace), dry_run)
+    parser.epilog = "--dry-run: check settings, data, batch and memory; take no machine"
+    return Request(_parse(parser, kind, [word for word in words if word != DRY_RUN]), DRY_RUN in words)
 
 
 def from_settings(kind: type[J], settings: dict[str, Any]) -> J:
@@ -50,8 +67,27 @@ def from_settings(kind: type[J], settings: dict[str, Any]) -> J:
     return _instantiate(parser, kind, _checked(parser, kind, lambda: parser.parse_object(settings)))
 
 
+def _parse(parser: ArgumentParser, kind: type[J], words: list[str]) -> J:
+    return _instantiate(parser, kind, _checked(parser, kind, lambda: parser.parse_args(_file_first(words))))
+
+
+def _file_first(words: list[str]) -> list[str]:
+    """`--config FILE` before everything else, since the parser lets the later one win."""
+    first: list[str] = []
+    rest: list[str] = []
+    waiting = iter(words)
+    for word in waiting:
+        if word == "--config":
+            first += [word, *itertools.islice(waiting, 1)]
+        else:
+            (first if word.startswith("--config=") else rest).append(word)
+    return first + rest
+
+
 def _parser(kind: type[J], prog: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=prog, description=(kind.__doc__ or "").split("\n")[0], exit_on_error=False)
+    description = (kind.__doc__ or "").split("\n")[0]
+    # A shortened key would be taken for the one key that begins so: a typing error must not train.
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with settings")
     parser.add_class_arguments(kind, nested_key=None)
     return parser
@@ -61,7 +97,7 @@ def _instantiate(parser: ArgumentParser, kind: type[J], namespace: Namespace) ->
     namespace.pop("config", None)
     try:
         return kind(**vars(parser.instantiate(namespace)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RunError) as error:
         raise ConfigError(_one_line(str(error))) from error
 
 
@@ -76,9 +112,7 @@ def _checked(parser: ArgumentParser, kind: type[Any], parsing: Any) -> Namespace
 def _advice(message: str, parser: ArgumentParser) -> str:
     """The parser's message, with the known key that is nearest to an unknown one."""
     known = [action.dest for action in parser._actions if "." in action.dest or action.dest.isidentifier()]
-    unknown = re.search(r"unrecognized arguments: --([\w.\-]+)", message) or re.search(
-        r"does not accept option '([\w.]+)'", message
-    )
+    unknown = next((found for pattern in UNKNOWN if (found := re.search(pattern, message))), None)
     if unknown is None:
         return f"{message}; run with --help for every setting, or --print_config for the values in force"
     group = re.search(r"Group '([\w.]+)'", message)

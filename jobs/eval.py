@@ -28,7 +28,7 @@ from ecgchat.models.signal import counts_to_millivolts
 from ecgchat.prompts import FINDINGS, prompts
 from ecgchat.text import encode, load_tokenizer
 from jobs.config import parse
-from jobs.folders import local_source
+from jobs.folders import local_source, reading
 from shards.dataset import ShardSet
 from shards.loader import EcgLoader, LoaderConfig
 from shards.order import OrderConfig
@@ -72,8 +72,9 @@ def embed(job: EvalJob) -> Embedded:
     disable_progress_bar()
     folder = local_source(job.model)
     device = local_device()
-    model = CocaModel.from_pretrained(folder).eval().to(device)
-    tokenizer = load_tokenizer(folder)
+    with reading(job.model, "exported model"):
+        model = CocaModel.from_pretrained(folder).eval().to(device)
+        tokenizer = load_tokenizer(folder)
     ecg_config = EcgTowerConfig(**model.config.ecg)
     data = ShardSet.open(job.shards).select(job.split)
     data.require_rate(ecg_config.sampling_rate_hz, "eval")
@@ -120,7 +121,7 @@ def show(results: dict[str, dict[str, Any]], console: Console) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate an export and print the table."""
-    job = parse(EvalJob, arguments, "ecgchat eval").job
+    job = parse(EvalJob, arguments, "ecgchat eval")
     results = measure(embed(job))
     show(results, Console())
     if job.out:

@@ -106,6 +106,6 @@ def add_results(job: ExportJob, marker: Marker, results: dict[str, Any]) -> None
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export a run's model."""
-    job = parse(ExportJob, arguments, "ecgchat export").job
+    job = parse(ExportJob, arguments, "ecgchat export")
     marker = export(job)
     print(f"{marker.name} of {job.run} exported to {job.out}")

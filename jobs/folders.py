@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from jobs.config import ConfigError
 from shards.storage import local_folder
 
 
 def local_source(folder: str) -> str:
-    """A folder that transformers can read: a local one as it is, a store's downloaded, a hub id unchanged."""
+    """A folder that transformers can read: a local one as it is, a store's downloaded, a hub id unchanged.
+
+    Raises:
+        ConfigError: a local folder that is not there.
+        StorageError: nothing lies below the URI.
+    """
     if "://" in folder:
         return str(local_folder(folder))
-    return str(Path(folder).absolute()) if Path(folder).exists() else folder
+    path = Path(folder).expanduser()
+    if path.exists():
+        return str(path.absolute())
+    if folder.startswith(("/", ".", "~")) or folder.count("/") > 1:
+        raise ConfigError(f"{folder}: no such folder; name a folder, a URI such as s3://bucket/folder, or a hub id")
+    return folder
+
+
+@contextmanager
+def reading(folder: str, what: str) -> Iterator[None]:
+    """Turn what transformers says of a folder that it cannot read into one sentence.
+
+    Raises:
+        ConfigError: the folder holds no such thing.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        cause = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            f"{folder}: no {what} can be read from it ({cause}); check the folder, the URI or the hub id"
+        ) from error

@@ -36,6 +36,8 @@ console = Console()
 
 def simulate(arguments: argparse.Namespace) -> None:
     """Write simulated 12-lead ECGs in PTB-XL's native layout."""
+    if arguments.records < 1:
+        raise ConfigError(f"--records {arguments.records}: expected at least 1 record")
     with progress_bar() as bar:
         task = bar.add_task("simulating records", total=arguments.records)
         try:
@@ -67,7 +69,8 @@ def build_shards(arguments: argparse.Namespace) -> None:
     counts = manifest["counts"]
     console.print(
         f"{counts['records']} records of {counts['patients']} patients in {len(manifest['shards'])} shards in {arguments.out}; "
-        f"{counts['absent']} absent, {counts['rejected']} rejected (listed in manifest.json)"
+        f"{counts['absent']} absent, {counts['rejected']} rejected (listed in manifest.json)",
+        soft_wrap=True,
     )
 
 
@@ -78,7 +81,7 @@ def verify_shards(arguments: argparse.Namespace) -> int:
         task = bar.add_task("verifying shards", total=len(data.manifest["shards"]))
         problems = verify(data, on_shard=lambda name: bar.advance(task))
     for problem in problems:
-        console.print(f"[red]✗[/red] {problem}", highlight=False)
+        console.print(f"[red]✗[/red] {problem}", highlight=False, soft_wrap=True)
     if not problems:
         console.print(f"{data.index.num_rows} records in {len(data.manifest['shards'])} shards are what the manifest says")
     return 1 if problems else 0
@@ -117,6 +120,8 @@ def show(arguments: argparse.Namespace) -> None:
     data = ShardSet.open(arguments.uri)
     key, ecg, record = data.sample(arguments.key)
     if arguments.out:
+        if not Path(arguments.out).absolute().parent.is_dir():
+            raise ConfigError(f"--out {arguments.out}: its folder is not there; make it first")
         png = draw_ecg(ecg, record["mv_per_lsb"], record["fs_hz"], title=key, text=record["report"] or "")
         Path(arguments.out).write_bytes(png)
         console.print(f"{key} drawn in {arguments.out}")

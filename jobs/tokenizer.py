@@ -58,5 +58,5 @@ def make_tokenizer(job: TokenizerJob) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make a tokenizer."""
-    job = parse(TokenizerJob, arguments, "ecgchat tokenizer").job
+    job = parse(TokenizerJob, arguments, "ecgchat tokenizer")
     print(f"{make_tokenizer(job)} tokens in {job.out}")

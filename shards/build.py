@@ -43,8 +43,9 @@ class BuildOptions:
     """Processes that read records and write shards; any number gives the same bytes."""
 
     def __post_init__(self) -> None:
-        if self.records_per_shard < 1:
-            raise DatasetError(f"--records-per-shard {self.records_per_shard}: expected at least 1")
+        for flag, value in (("--records-per-shard", self.records_per_shard), ("--workers", self.workers)):
+            if value < 1:
+                raise DatasetError(f"{flag} {value}: expected at least 1")
         if not 0 <= self.max_rejected <= 1:
             raise DatasetError(f"--max-rejected {self.max_rejected}: expected a fraction from 0 to 1, such as 0.01")
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.dataset import ShardSet
-from shards.order import PADDING, Block, Order, OrderConfig, Position, rank_slice
+from shards.order import PADDING, Block, Order, OrderConfig, OrderError, Position, rank_slice
 from shards.record import INVALID, LEADS
 from shards.tar import ShardFormatError, decode_array, decode_json, unpack_samples
 
@@ -33,6 +33,11 @@ class LoaderConfig:
     """Batches prepared before they are asked for."""
     connections: int = 4
     """Range requests under way at once."""
+
+    def __post_init__(self) -> None:
+        for name in ("ahead", "connections"):
+            if getattr(self, name) < 1:
+                raise OrderError(f"data.loader.{name}: expected at least 1, found {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

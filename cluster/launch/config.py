@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from cluster.errors import at_least
+
 
 @dataclass(frozen=True)
 class LaunchConfig:
@@ -23,6 +25,10 @@ class LaunchConfig:
     """Threads of a worker's CPU kernels; 0 leaves torch's choice. A fixed number makes a CPU run repeat to the bit."""
     max_failures: int = 3
     """Times that Ray starts the workers again from the newest committed checkpoint."""
+
+    def __post_init__(self) -> None:
+        at_least(1, launch__workers=self.workers)
+        at_least(0, launch__gpus_per_worker=self.gpus_per_worker, launch__threads=self.threads)
 
     @property
     def by(self) -> Literal["ray", "processes"]:

@@ -22,6 +22,9 @@ Worker = Callable[..., dict[str, Any]]
 """Called on each rank with the job's settings as a dictionary and `on_report`; returns what rank 0 has to say at the end."""
 
 
+ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+
+
 def run(worker: str, settings: dict[str, Any], launch: LaunchConfig) -> dict[str, Any]:
     """Run a worker (`package.module:function`) in the process group of this process.
 
@@ -41,7 +44,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig) -> dict[str
         dist.init_process_group(backend())
     else:
         # DeepSpeed asks the environment who it is. One process meets nobody: the system chooses the port.
-        os.environ.update({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
+        os.environ.update(ALONE)
         dist.init_process_group(backend(), init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
     try:
         outcome = load(worker)(settings, on_report=lambda values: None)
@@ -50,6 +53,9 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig) -> dict[str
         return outcome
     finally:
         dist.destroy_process_group()
+        if not started_by_torchrun:
+            for name in ALONE:
+                del os.environ[name]
 
 
 def prepare_process(launch: LaunchConfig) -> None:
@@ -72,6 +78,8 @@ def prepare_libraries() -> None:
     if os.access(sys.prefix, os.W_OK):
         # Compiled for this environment's torch: one cache for several environments would be rebuilt at every change.
         os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+    # Its compiler is driven by ninja, whose cache knows a command by its text: always this environment's own.
+    os.environ["PATH"] = os.pathsep.join(dict.fromkeys([str(Path(sys.executable).parent), *os.get_exec_path()]))
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     for name in ("DeepSpeed", "botocore", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -179,6 +179,15 @@ class CocaModelConfig:
     context_length: int = 77
     """Tokens of a report; longer ones are cut."""
 
+    def __post_init__(self) -> None:
+        for part, heads in (("text", self.text.heads), ("decoder", self.decoder.heads)):
+            if heads < 1 or self.ecg.width % heads:
+                raise ValueError(
+                    f"model.{part}.heads {heads} does not divide model.ecg.width {self.ecg.width}; choose a divisor"
+                )
+        if self.context_length < 2 or self.latent_width < 1:
+            raise ValueError("model.context_length is at least 2 and model.latent_width at least 1")
+
 
 def bert_config(size: TextTowerSize, width: int, vocabulary: int, context_length: int) -> dict[str, Any]:
     """The transformers configuration of a BERT-style encoder trained from scratch."""

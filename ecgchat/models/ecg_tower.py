@@ -30,6 +30,8 @@ class EcgTowerConfig:
     heads: int = 12
 
     def __post_init__(self) -> None:
+        if min(self.samples, self.patch_samples, self.width, self.layers, self.heads) < 1:
+            raise ValueError("model.ecg: rate, duration, patch, width, layers and heads are all at least 1")
         if self.samples % self.patch_samples:
             raise ValueError(
                 f"model.ecg.patch_samples {self.patch_samples} does not divide the {self.samples} samples of "

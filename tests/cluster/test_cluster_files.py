@@ -24,7 +24,7 @@ def test_ray_takes_the_cluster_file():
 @pytest.mark.parametrize("file", sorted((PROJECT / "jobs" / "configs" / "coca").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_configuration_is_one(file):
     arguments = ["--config", str(file), "--data.shards", "s3://b/s", "--data.tokenizer", "s3://b/t", "--run.folder", "s3://b/r"]
-    job = parse(CocaJob, arguments, "test").job
+    job = parse(CocaJob, arguments, "test")
     assert job.run.name == file.stem
 
 

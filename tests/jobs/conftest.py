@@ -77,8 +77,3 @@ def contents(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def known_bug(what: str) -> pytest.MarkDecorator:
-    """Specified, not yet so. The mark fails once it is, and is then to be taken away."""
-    return pytest.mark.xfail(strict=True, reason=what)

@@ -7,7 +7,7 @@ import yaml
 
 from ecgchat.text import load_tokenizer
 from shards.dataset import ShardSet
-from tests.jobs.conftest import coca_settings, contents, known_bug
+from tests.jobs.conftest import coca_settings, contents
 
 COCA = ("train", "coca")
 
@@ -119,7 +119,7 @@ def test_a_printed_configuration_gives_the_same_settings(ecgchat, job, tmp_path)
 
 @pytest.mark.parametrize(
     "order",
-    ["file first", pytest.param("file last", marks=known_bug("a --config that stands last goes before what stands before it"))],
+    ["file first", pytest.param("file last")],
 )
 def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(ecgchat, job, order):
     words = [("--config", job), ("--train.steps", "9")]
@@ -146,7 +146,6 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(e
             ("--train.optimizer.learning_rat", "3"),
             ("train.optimizer.learning_rat: no such setting", "did you mean train.optimizer.learning_rate?"),
             id="cut key",
-            marks=known_bug("argparse takes an unambiguous beginning of a key for the key; allow_abbrev=False"),
         ),
         pytest.param(("--train.steps", "many"), ("train.steps", "int", "many"), id="wrong type"),
         pytest.param(("--train.engine.precision", "fp8"), ("train.engine.precision", "bf16", "fp8"), id="unknown choice"),
@@ -177,13 +176,11 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(e
             ("--data.loader.order.global_batch", "5000"),
             ("96 samples do not fill one global batch of 5000", "global_batch to 96 or less"),
             id="batch larger than the data",
-            marks=known_bug("found only by the workers, after config.json was written"),
         ),
         pytest.param(
             ("--data.tokenizer", "/nowhere/tokenizer"),
             ("/nowhere/tokenizer", "tokenizer"),
             id="no tokenizer",
-            marks=known_bug("transformers' OSError with its trace: 'Repo id must be in the form …'"),
         ),
         pytest.param(
             ("--data.tokenizer", "file:///nowhere/tokenizer"), ("expected a folder with files",), id="no tokenizer URI"
@@ -197,14 +194,12 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(e
             ("--launch.workers", "0", "--dry-run"),
             ("launch.workers", "at least 1"),
             id="no worker",
-            marks=known_bug("ZeroDivisionError in the dry run; a job without it starts one worker"),
         ),
         *[
             pytest.param(
                 ("--train.steps", steps, "--dry-run"),
                 ("train.steps", "at least 1"),
                 id=f"{steps} steps",
-                marks=known_bug("0 trains for train.epochs, -1 is planned as it stands"),
             )
             for steps in ("0", "-1")
         ],
@@ -214,7 +209,6 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(e
                 (f"--model.{tower}.heads", "5", "--dry-run"),
                 (f"model.{tower}.heads 5 does not divide",),
                 id=f"{tower} heads",
-                marks=known_bug("the ValueError of the model, with its trace"),
             )
             for tower in ("text", "decoder")
         ],
@@ -223,7 +217,6 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(e
                 (f"--{key}", "0", "--dry-run"),
                 (key, "at least 1"),
                 id=f"{key} 0",
-                marks=known_bug("taken by the dry run; the workers fail on it with a trace"),
             )
             for key in (
                 "train.eval_every",
@@ -236,7 +229,6 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_default(e
             ("--run.folder", "nope://runs/demo", "--dry-run"),
             ("scheme 'nope' is not available",),
             id="run folder of an unknown scheme",
-            marks=known_bug("the run's folder is looked at by the workers alone"),
         ),
     ],
 )
@@ -257,7 +249,6 @@ def test_a_bad_setting_is_one_sentence_and_nothing_is_written(ecgchat, job, tmp_
         pytest.param(
             {"trian": {"steps": 3}},
             ("trian.steps: no such setting", "did you mean train.steps?"),
-            marks=known_bug("\"Option 'trian.steps' is not accepted\": _advice does not know this form"),
         ),
         ({"train": {"steps": "many"}}, ("train.steps", "int", "many")),
     ],
@@ -323,7 +314,6 @@ def test_a_dry_run_divides_the_batch_by_any_number_of_workers(ecgchat, job):
     assert "12 samples over 5 workers: 2 or 3 each" in said.text
 
 
-@known_bug("tokenizer, export and eval take --dry-run and do everything")
 def test_a_command_that_takes_dry_run_keeps_it(ecgchat, simulated_shards, tmp_path):
     ecgchat("tokenizer", "--shards", simulated_shards, "--out", tmp_path / "tokenizer", "--dry-run")
     assert not (tmp_path / "tokenizer").exists()
@@ -376,7 +366,6 @@ def test_a_changed_byte_is_found_and_its_shard_named(ecgchat, data):
     assert "no such object" in said.text
 
 
-@known_bug("rich breaks a long URI at 80 columns, also where the output is a file; soft_wrap=True")
 def test_the_name_of_a_shard_is_not_broken_over_lines(ecgchat, data):
     shard = min(data.glob("*.tar"))
     shard.write_bytes(b"")
@@ -412,7 +401,6 @@ def test_an_unknown_key_is_named_with_one_that_is_there(ecgchat, data):
     )
 
 
-@known_bug("FileNotFoundError with its trace")
 def test_a_picture_for_a_folder_that_is_absent_is_one_sentence(ecgchat, data, tmp_path):
     assert_one_sentence(
         ecgchat("shards", "show", data, "simulated-ptb-xl-3", "--out", tmp_path / "absent" / "ecg.png"), "ecg.png"
@@ -428,7 +416,6 @@ def test_simulate_leaves_a_folder_of_others_alone(ecgchat, tmp_path):
     assert contents(tmp_path) == before
 
 
-@known_bug("ValueError with its trace")
 @pytest.mark.parametrize("records", ["0", "-3"])
 def test_simulate_refuses_to_make_nothing(ecgchat, tmp_path, records):
     assert_one_sentence(ecgchat("shards", "simulate", "--out", tmp_path / "none", "--records", records), "at least 1 record")
@@ -452,9 +439,7 @@ def test_a_rate_that_the_folder_does_not_hold_is_refused(ecgchat, corpus, tmp_pa
     [
         ("--max-rejected", "2", "expected a fraction from 0 to 1"),
         ("--records-per-shard", "0", "expected at least 1"),
-        pytest.param(
-            "--workers", "0", "expected at least 1", marks=known_bug("ValueError of ProcessPoolExecutor with its trace")
-        ),
+        pytest.param("--workers", "0", "expected at least 1"),
     ],
 )
 def test_an_option_out_of_range_is_refused(ecgchat, corpus, tmp_path, option, value, expected):
@@ -511,7 +496,6 @@ def test_a_run_that_is_none_is_not_exported(ecgchat, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["absent", "another"])
-@known_bug("transformers' OSError with its trace")
 def test_a_folder_without_a_model_is_not_evaluated(ecgchat, simulated_shards, tokenizer_folder, tmp_path, kind):
     folder = tmp_path / "model"
     if kind == "another":

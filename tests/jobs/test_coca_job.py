@@ -23,7 +23,7 @@ from shards.dataset import ShardSet
 from shards.simulate.ptb_xl import simulate_ptb_xl
 from shards.sources.ptb_xl import PtbXl
 from shards.storage import Store
-from tests.jobs.conftest import coca_settings, contents, known_bug
+from tests.jobs.conftest import coca_settings, contents
 
 pytestmark = pytest.mark.slow
 
@@ -179,7 +179,6 @@ def test_a_changed_setting_is_refused_by_its_name(refused):
     assert "train.optimizer.learning_rate 0.001 then, 0.005 now" in line
 
 
-@known_bug("the advice names run.name, which leaves the folder as it is and is a changed setting itself; run.folder it is")
 def test_the_advice_for_a_changed_setting_helps(refused):
     assert "run.folder" in refused.stderr
 
