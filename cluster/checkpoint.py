@@ -39,7 +39,7 @@ from cluster.markers import (
 )
 from cluster.universal import converted
 from cluster.world import World, broadcast_object
-from shards.storage import StorageError, Store
+from shards.storage import Store
 
 SHARED_FILES = ("mp_rank_00_model_states.pt",)
 """What rank 0 alone writes and every rank reads: the parameters, where ZeRO does not partition them."""
@@ -96,13 +96,9 @@ class Checkpoints:
             RunError: the newest is damaged, on any rank, and `skip_broken` is off.
         """
         chosen: Marker | None = None
-        problem: str | None = None
-        if self._world.main:
-            try:
+        with self._world.agreeing():
+            if self._world.main:
                 chosen = self._choose()
-            except (RunError, StorageError) as error:
-                problem = str(error)
-        self._world.agree(problem)
         chosen = broadcast_object(chosen)
         self.committed_step = chosen.step if chosen else None
         return chosen
@@ -115,13 +111,10 @@ class Checkpoints:
         """
         if marker.world_size == self._world.size or not any(name.endswith(OPTIMIZER_END) for name in marker.files):
             return marker
-        problem, universal = None, marker
-        if self._world.main:
-            try:
+        universal = marker
+        with self._world.agreeing():
+            if self._world.main:
                 universal = converted(self._store, marker, zero_stage, self._world.attempt, self._local)
-            except (RunError, StorageError) as error:
-                problem = str(error)
-        self._world.agree(problem)
         return broadcast_object(universal)
 
     def restore(self, engine: Any, marker: Marker) -> None:
@@ -135,12 +128,8 @@ class Checkpoints:
             RunError: a file that is not what the marker says, on any rank.
         """
         folder = Path(tempfile.mkdtemp(dir=self._local, prefix="restore-"))
-        problem = None
-        try:
+        with self._world.agreeing():
             self._fetch(marker, folder)
-        except (RunError, StorageError) as error:
-            problem = str(error)
-        self._world.agree(problem)
         # A missing file makes DeepSpeed return (None, None) with no more than a warning.
         loaded, _ = engine.load_checkpoint(str(folder), tag="state")
         if loaded is None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
-from cluster.errors import RunError, at_least
+from cluster.errors import at_least
 from cluster.markers import Marker, step_name
 from cluster.resume import check_same_settings
 from cluster.stage import Stage, StepData, Term
@@ -135,7 +135,8 @@ class _Run:
         """From the newest checkpoint to the last step."""
         marker = self.checkpoints.newest()
         if marker is not None:
-            check_same_settings(marker.content["settings"], self.settings, self.run.uri)
+            with self.world.agreeing():
+                check_same_settings(marker.content["settings"], self.settings, self.run.uri)
         first = marker.step if marker else 0
         if marker is not None and first >= self.steps:
             return self._finished(marker)
@@ -302,14 +303,10 @@ class _Run:
             "validation_loss": self.validated[1] if self.validated and self.validated[0] == step else None,
             "wandb_run": self.tracker.run_id if self.tracker else None,
         }
-        problem = None
-        try:
+        with self.world.agreeing():
             if self.tracker is not None:
                 self.tracker.upload()
             self.checkpoints.save(engine, step, content, wait)
-        except (RunError, OSError) as error:
-            problem = str(error)
-        self.world.agree(problem)
 
 
 def global_counts(stage: Stage, batch: StepData, world: World) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cluster.errors import AgreedError
+from cluster.errors import AgreedError, RunError
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,20 @@ class World:
         first = next((message for message in errors if message), None)
         if first:
             raise AgreedError(first)
+
+    @contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """Whatever goes wrong inside, on any rank, is raised on all of them at the end.
+
+        Raises:
+            AgreedError: some rank had a `RunError` or a failing store or disk.
+        """
+        problem = None
+        try:
+            yield
+        except (RunError, OSError) as error:
+            problem = str(error)
+        self.agree(problem)
 
 
 class _GatherWithGradient(torch.autograd.Function):

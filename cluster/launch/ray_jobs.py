@@ -38,6 +38,7 @@ def submit(
     Raises:
         RunError: nobody answers at the address, or it refuses.
     """
+    from ray.exceptions import RayError
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     runtime = {
@@ -48,7 +49,7 @@ def submit(
     try:
         client = JobSubmissionClient(address)
         submission = client.submit_job(entrypoint=command, runtime_env=runtime)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise RunError(
             f"Ray at {address}: {str(error).strip().splitlines()[0]}; check the address, that the head runs with its dashboard "
             "(ray[default]), and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"

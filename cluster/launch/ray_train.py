@@ -31,26 +31,27 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) 
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     _require_resources(ray.cluster_resources(), launch)
     resources = {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if launch.gpus_per_worker else {})
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
-        torch_config=TorchConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=launch.workers, use_gpu=launch.gpus_per_worker > 0, resources_per_worker=resources
-        ),
-        run_config=RunConfig(
-            # Ray would take an older run's state for this one's if they shared a name.
-            name=f"{name}-{time.time_ns():x}",
-            storage_path=tempfile.mkdtemp(prefix="ecgchat-ray-"),
-            failure_config=FailureConfig(max_failures=launch.max_failures),
-        ),
-    )
-    try:
-        outcome = trainer.fit().return_value
-    except ray.train.v2.api.exceptions.TrainingFailedError as error:
-        raise RunError(
-            f"the workers failed more than launch.max_failures {launch.max_failures} times: {first_cause(error)}"
-        ) from error
+    with tempfile.TemporaryDirectory(prefix="ecgchat-ray-") as storage:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
+            torch_config=TorchConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=launch.workers, use_gpu=launch.gpus_per_worker > 0, resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                # Ray would take an older run's state for this one's if they shared a name.
+                name=f"{name}-{time.time_ns():x}",
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=launch.max_failures),
+            ),
+        )
+        try:
+            outcome = trainer.fit().return_value
+        except ray.train.v2.api.exceptions.TrainingFailedError as error:
+            raise RunError(
+                f"the workers failed more than launch.max_failures {launch.max_failures} times: {first_cause(error)}"
+            ) from error
     if "error" in outcome:
         raise RunError(outcome["error"])
     return dict(outcome["result"])

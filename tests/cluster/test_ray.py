@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +14,8 @@ import pytest
 import torch
 
 from cluster import metrics
-from cluster.errors import RunError
-from cluster.launch.ray_jobs import submit
 from cluster.local import object_store, ray_head
+from cluster.local.ray_head import RayHead
 from cluster.markers import committed
 from shards.storage import Store
 from tests.cluster.workers import KILL_STEP, TRACE
@@ -41,13 +43,27 @@ def cluster(tmp_path_factory):
                 os.environ.update(before)
 
 
+def submit(head, command, folder, **environment):
+    """Status and output of `ecgchat submit`, in a process of its own: Ray reads its token once, when it is first imported."""
+    words = [sys.executable, "-m", "jobs.cli", "submit", "--address", head.address, "--working-dir", str(folder), "--"]
+    done = subprocess.run(
+        [*words, *command.split()],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
 def submitted(head, worker, settings, tmp_path):
     """Status and output of a job that runs a worker function with Ray Train."""
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(settings))
-    said: list[str] = []
-    status = submit(head.address, f"python -m tests.cluster.run_ray {worker} {file}", PROJECT, write=said.append)
-    return status, "".join(said)
+    return submit(head, f"python -m tests.cluster.run_ray {worker} {file}", PROJECT)
 
 
 def run(cluster, job, name, tmp_path):
@@ -92,37 +108,39 @@ def test_a_killed_worker_costs_nothing(cluster, small_job, tmp_path):
 
 
 def test_the_disturbed_run_is_one_wandb_run(cluster, small_job, tmp_path):
-    """Follows the test above: two attempts, one id, one offline run that holds every step."""
-    from wandb.sdk.internal.datastore import DataStore
-
+    """Follows the test above: two attempts, one id, one offline run that holds every step once."""
     store = Store(f"{cluster[1]}/disturbed")
     run_id = json.loads(store.get("wandb_run.json"))["id"]
     [file] = [name for name in store.list("wandb") if name.endswith(".wandb")]
     assert run_id in file
-    target = tmp_path / "run.wandb"
-    store.download(file, target)
-    reader = DataStore()
-    reader.open_for_scan(str(target))
-    records = 0
-    while reader.scan_data() is not None:
-        records += 1
-    assert records >= small_job["train"]["steps"]
+    losses = [values["train/loss"] for values in wandb_history(store.get(file)) if "train/loss" in values]
+    store.download(metrics.FILE, tmp_path / metrics.FILE)
+    assert losses == [line["train/loss"] for line in metrics.read(tmp_path / metrics.FILE)]
 
 
 def test_a_job_is_submitted_followed_and_its_status_passed_on(cluster, tmp_path):
-    head, _, _ = cluster
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "hello.py").write_text("import sys; print('hello from the cluster'); sys.exit(int(sys.argv[1]))")
-    said: list[str] = []
-    assert submit(head.address, "python hello.py 0", folder, write=said.append) == 0
-    assert "hello from the cluster" in "".join(said)
-    assert submit(head.address, "python hello.py 3", folder, write=said.append) == 1
+    (tmp_path / "hello.py").write_text("import sys; print('hello from the cluster'); sys.exit(int(sys.argv[1]))")
+    status, output = submit(cluster[0], "python hello.py 0", tmp_path)
+    assert status == 0
+    assert "hello from the cluster" in output
+    status, _ = submit(cluster[0], "python hello.py 3", tmp_path)
+    assert status == 1
+
+
+def test_a_wrong_token_is_one_sentence(cluster, tmp_path):
+    (tmp_path / "token").write_text("0" * 64)
+    status, output = submit(cluster[0], "true", tmp_path, RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
+    assert status == 2
+    assert "RAY_AUTH_TOKEN_PATH" in output.splitlines()[-1]
+    assert "Traceback" not in output
 
 
 def test_an_address_where_nobody_answers_is_named(tmp_path):
-    with pytest.raises(RunError, match=r"Ray at http://127.0.0.1:9: .*check the address"):
-        submit("http://127.0.0.1:9", "true", tmp_path)
+    status, output = submit(RayHead("http://127.0.0.1:9", {}), "true", tmp_path)
+    assert status == 2
+    assert "Ray at http://127.0.0.1:9: " in output
+    assert "check the address" in output
+    assert "Traceback" not in output
 
 
 def test_more_workers_than_the_cluster_has_is_said_at_once(cluster, small_job, tmp_path):
@@ -137,7 +155,35 @@ def test_an_error_that_all_ranks_share_is_said_once_and_not_tried_again(cluster,
     job = with_folder(small_job, f"{cluster[1]}/undisturbed", seed=7)
     status, output = submitted(cluster[0], "jobs.coca:worker", job, tmp_path)
     assert status == 1
-    assert output.count("this run was begun with other settings (train.seed 0 then, 7 now)") == 1
+    assert output.count("this run was begun with other settings (train.seed None then, 7 now)") == 1
+
+
+def test_the_cause_of_a_failure_for_good_is_named_once(cluster, small_job, tmp_path):
+    job = {**small_job, "launch": {**small_job["launch"], "max_failures": 0}}
+    status, output = submitted(cluster[0], "tests.cluster.workers:failing", job, tmp_path)
+    assert status == 1
+    [sentence] = [line for line in output.splitlines() if line.startswith("ecgchat: ")]
+    assert "the workers failed more than launch.max_failures 0 times" in sentence
+    assert "the disk of this rank is gone" in sentence
+
+
+def wandb_history(body):
+    """The logged values of an offline run's file, which is a LevelDB log of protobuf records."""
+    from wandb.proto import wandb_internal_pb2
+
+    block, position, parts, rows = 32768, 7, [], []
+    while position + 7 <= len(body):
+        if block - position % block < 7:
+            position += block - position % block
+            continue
+        length, kind = struct.unpack("<HB", body[position + 4 : position + 7])
+        parts.append(body[position + 7 : position + 7 + length])
+        position += 7 + length
+        if kind in (1, 4):  # whole, or last part
+            record = wandb_internal_pb2.Record.FromString(b"".join(parts))
+            parts = []
+            rows.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item})
+    return rows
 
 
 def final_state(run, folder):

@@ -48,6 +48,14 @@ def watched(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None
     return asdict(train(WatchedStage(job), job.train, Store(job.run.folder), job.run.name, settings, on_report))
 
 
+def failing(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Fails on one rank alone, as a broken disk would."""
+    if World.join().rank == 1:
+        raise OSError("the disk of this rank is gone")
+    torch.distributed.barrier()
+    return {}
+
+
 def first_gradients(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Loss, gradients and validation sums of the first step, for every ZeRO stage that the settings list."""
     from deepspeed.utils import safe_get_full_grad
