@@ -12,7 +12,8 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,6 @@ class _Run:
         self.pending: list[_Pending] = []
         self.validated: tuple[int, float] | None = None
         """Step and loss of the newest validation."""
-        self.started = time.perf_counter()
 
     def train(self) -> Result:
         """From the newest checkpoint to the last step."""
@@ -189,23 +189,24 @@ class _Run:
         say(f"{self.stage.name}: attempt {self.world.attempt}, {self.world.size} workers, {self.steps} steps, {origin}")
 
     def _steps(self, engine: Any, first: int, state: dict[str, Any] | None) -> None:
-        config, data = self.config, iter(self.stage.training_data(self.world, state))
-        for step in range(first + 1, self.steps + 1):
-            batch = self._step(engine, data, step)
-            last = step == self.steps
-            if step % config.tracking.log_every == 0 or last:
-                self._log()
-            if step % config.eval_every == 0 or last:
-                self._log()
-                self._validate(engine, step)
-            if step % config.checkpoint.every_steps == 0 or last:
-                self._log()
-                self._save(engine, step, batch.state, wait=last)
+        config = self.config
+        with closing(self.stage.training_data(self.world, state)) as data:
+            for step in range(first + 1, self.steps + 1):
+                batch = self._step(engine, data, step)
+                last = step == self.steps
+                evaluate = step % config.eval_every == 0 or last
+                save = step % config.checkpoint.every_steps == 0 or last
+                if step % config.tracking.log_every == 0 or evaluate or save:
+                    self._log()
+                if evaluate:
+                    self._validate(engine, step)
+                if save:
+                    self._save(engine, step, batch.state, wait=last)
 
-    def _step(self, engine: Any, data: Any, step: int) -> StepData:
+    def _step(self, engine: Any, data: Iterator[StepData], step: int) -> StepData:
         times = StepTimes(self.world.device)
         times.mark("start")
-        batch: StepData = next(data)
+        batch = next(data)
         counts = global_counts(self.stage, batch, self.world)
         rate = self.config.optimizer.rate(step - 1, self.steps)
         for group in engine.optimizer.param_groups:

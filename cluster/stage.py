@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,8 +58,8 @@ class Stage(Protocol):
         """The model, the same on every rank; called with the random state seeded. ZeRO-3 partitions it afterwards."""
         ...
 
-    def training_data(self, world: World, state: dict[str, Any] | None) -> Iterator[StepData]:
-        """Steps without end, from the beginning or from a checkpoint's data state."""
+    def training_data(self, world: World, state: dict[str, Any] | None) -> Generator[StepData, None, None]:
+        """Steps without end, from the beginning or from a checkpoint's data state; closed when enough were taken."""
         ...
 
     def steps_per_epoch(self) -> int:

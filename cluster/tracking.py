@@ -15,7 +15,7 @@ from typing import Any, Literal
 from cluster import metrics
 from cluster.errors import at_least
 from cluster.stage import Picture
-from shards.storage import StorageError, Store
+from shards.storage import Store
 
 RUN_ID = "wandb_run.json"
 
@@ -76,11 +76,11 @@ class Tracker:
         self._resumed_from = resumed_from
         self._local = local
         self._file = local / metrics.FILE
-        if resumed_from:
+        if run.exists(metrics.FILE):
             run.download(metrics.FILE, self._file)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         metrics.append(self._file, [{"attempt": attempt, "resumed_from": resumed_from, "started": started}])
-        self.run_id = _run_id(run, resumed_from)
+        self.run_id, known = _run_id(run)
         self._identity = {
             "project": config.project,
             "group": config.group or name,
@@ -89,7 +89,7 @@ class Tracker:
             "id": self.run_id,
             "config": settings,
         }
-        self._wandb = _start_wandb(config.mode, self._identity, local, resumed_from)
+        self._wandb = _start_wandb(config.mode, self._identity, local, rewind_to=resumed_from if known else None)
 
     def log(self, lines: Iterable[dict[str, Any]]) -> None:
         """Record lines; each has `step` and `samples`."""
@@ -128,7 +128,7 @@ class Tracker:
         if self._config.mode == "offline":
             if self._resumed_from:
                 shutil.rmtree(self._local / "wandb")
-                rebuilt = _start_wandb("offline", self._identity, self._local, resumed_from=0)
+                rebuilt = _start_wandb("offline", self._identity, self._local, rewind_to=None)
                 for line in metrics.read(self._file):
                     rebuilt.log(_numbers(line), step=line["step"])
                 rebuilt.finish()
@@ -137,28 +137,23 @@ class Tracker:
                     self._store.upload(path, f"wandb/{path.relative_to(self._local / 'wandb').as_posix()}")
 
 
-def _run_id(run: Store, resumed_from: int) -> str:
-    """The W&B id that all attempts of this run share: kept in the run's folder, made by the first."""
-    if resumed_from:
-        try:
-            return str(json.loads(run.get(RUN_ID))["id"])
-        except StorageError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
+def _run_id(run: Store) -> tuple[str, bool]:
+    """The W&B id that all attempts of this run share, kept in the run's folder; and whether an earlier attempt made it."""
+    if run.exists(RUN_ID):
+        return str(json.loads(run.get(RUN_ID))["id"]), True
     run_id = secrets.token_hex(4)
     run.put(RUN_ID, json.dumps({"id": run_id}).encode())
-    return run_id
+    return run_id, False
 
 
-def _start_wandb(mode: Mode, identity: dict[str, Any], local: Path, resumed_from: int) -> Any:
+def _start_wandb(mode: Mode, identity: dict[str, Any], local: Path, rewind_to: int | None) -> Any:
     if mode == "disabled":
         return None
     import wandb
 
     # An online run goes back to the step that it resumes from, so that its curves have no fold.
-    resume: dict[str, Any] = (
-        {"resume_from": f"{identity['id']}?_step={resumed_from}"} if mode == "online" and resumed_from else {}
-    )
+    rewound = mode == "online" and rewind_to is not None
+    resume: dict[str, Any] = {"resume_from": f"{identity['id']}?_step={rewind_to}"} if rewound else {}
     run = wandb.init(
         **identity,
         **resume,

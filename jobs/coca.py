@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -142,7 +142,7 @@ class CocaStage:
         """Full batches of the training split."""
         return self._batches
 
-    def training_data(self, world: World, state: dict[str, Any] | None) -> Iterator[StepData]:
+    def training_data(self, world: World, state: dict[str, Any] | None) -> Generator[StepData, None, None]:
         """Batches without end, in the order of `shards.order`."""
         loader = self._loader(self.training, self.job.data.loader, world.rank, world.size)
         if state is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ TRACE = "ECGCHAT_TEST_TRACE"
 class WatchedStage(CocaStage):
     """Writes which samples each step used; dies once, like `kill -9`, before the step that the environment names."""
 
-    def training_data(self, world: World, state: dict[str, Any] | None) -> Iterator[StepData]:
+    def training_data(self, world: World, state: dict[str, Any] | None) -> Generator[StepData, None, None]:
         trace = Path(os.environ[TRACE])
         first = (state["epoch"] * self.steps_per_epoch() + state["batch"]) if state else 0
         for step, data in enumerate(super().training_data(world, state), start=first + 1):
