@@ -183,8 +183,7 @@ class _Run:
             self.run, self.config.tracking, self.name, self.stage.name, self.world.attempt, first, described, self.local
         )
         self.run.put("config.json", json.dumps(described, indent=1).encode())
-        if first == 0:
-            self.tracker.show(self.stage.pictures())
+        self.tracker.show(self.stage.pictures())
         origin = f"resumed from committed step {first}" if first else "from the beginning"
         say(f"{self.stage.name}: attempt {self.world.attempt}, {self.world.size} workers, {self.steps} steps, {origin}")
 

@@ -90,6 +90,7 @@ class Tracker:
             "config": settings,
         }
         self._wandb = _start_wandb(config.mode, self._identity, local, rewind_to=resumed_from if known else None)
+        self._pictures: list[Picture] = []
 
     def log(self, lines: Iterable[dict[str, Any]]) -> None:
         """Record lines; each has `step` and `samples`."""
@@ -100,8 +101,10 @@ class Tracker:
                 self._wandb.log(_numbers(line), step=line["step"])
 
     def show(self, pictures: list[Picture]) -> None:
-        """A table of pictures with their texts, as far as the stage lets them leave the machine."""
-        if self._wandb is None or not pictures:
+        """A table of pictures with their texts, at the run's beginning; the stage gives those that may leave the machine."""
+        self._pictures = pictures
+        rewound = self._config.mode == "online" and self._resumed_from > 0
+        if self._wandb is None or not pictures or rewound:
             return
         import wandb
 
@@ -128,10 +131,11 @@ class Tracker:
         if self._config.mode == "offline":
             if self._resumed_from:
                 shutil.rmtree(self._local / "wandb")
-                rebuilt = _start_wandb("offline", self._identity, self._local, rewind_to=None)
+                self._wandb = _start_wandb("offline", self._identity, self._local, rewind_to=None)
+                self.show(self._pictures)
                 for line in metrics.read(self._file):
-                    rebuilt.log(_numbers(line), step=line["step"])
-                rebuilt.finish()
+                    self._wandb.log(_numbers(line), step=line["step"])
+                self._wandb.finish()
             for path in sorted((self._local / "wandb").rglob("*")):
                 if path.is_file() and not path.is_symlink() and "offline-run-" in str(path):
                     self._store.upload(path, f"wandb/{path.relative_to(self._local / 'wandb').as_posix()}")

@@ -113,7 +113,9 @@ def test_the_disturbed_run_is_one_wandb_run(cluster, small_job, tmp_path):
     run_id = json.loads(store.get("wandb_run.json"))["id"]
     [file] = [name for name in store.list("wandb") if name.endswith(".wandb")]
     assert run_id in file
-    losses = [values["train/loss"] for values in wandb_history(store.get(file)) if "train/loss" in values]
+    history = wandb_history(store.get(file))
+    assert sum("data/examples" in values for values in history) == 1
+    losses = [values["train/loss"] for values in history if "train/loss" in values]
     store.download(metrics.FILE, tmp_path / metrics.FILE)
     assert losses == [line["train/loss"] for line in metrics.read(tmp_path / metrics.FILE)]
 
