@@ -36,6 +36,8 @@ from cluster.markers import (
     rank_name,
     read_marker,
     step_name,
+    upload,
+    write_marker,
 )
 from cluster.universal import converted
 from cluster.world import World, broadcast_object
@@ -114,7 +116,7 @@ class Checkpoints:
         universal = marker
         with self._world.agreeing():
             if self._world.main:
-                universal = converted(self._store, marker, zero_stage, self._world.attempt, self._local)
+                universal = converted(self._store, marker, zero_stage, self._local)
         return broadcast_object(universal)
 
     def restore(self, engine: Any, marker: Marker) -> None:
@@ -217,11 +219,7 @@ class Checkpoints:
     def _upload_and_commit(self, folder: Path, step: int, content: dict[str, Any]) -> None:
         base = f"{step_name(step)}/{self._world.attempt}"
         own = rank_name(self._world.rank)
-        files = {}
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            name = f"{own}/{path.relative_to(folder).as_posix()}"
-            files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            self._store.upload(path, f"{base}/{name}")
+        files = {f"{own}/{name}": facts for name, facts in upload(self._store, folder, f"{base}/{own}").items()}
         self._store.put(f"{base}/{own}.json", json.dumps(files).encode())
         shutil.rmtree(folder)
         if self._world.main:
@@ -236,14 +234,8 @@ class Checkpoints:
         for part in parts:
             self._await(partial(self._store.exists, part), f"no rank has uploaded {part}")
             files |= json.loads(self._store.get(part))
-        marker = {
-            "step": step,
-            "attempt": self._world.attempt,
-            "world_size": self._world.size,
-            "files": files,
-            "content": content,
-        }
-        self._store.put(f"{step_name(step)}{MARKER_END}", json.dumps(marker, indent=1).encode())
+        marker = Marker(step, self._world.attempt, self._world.size, files, content)
+        write_marker(self._store, f"{marker.name}{MARKER_END}", marker)
         self._remove_old()
 
     def _is_committed(self, step: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,21 @@ def best_steps(markers: list[Marker]) -> set[int]:
     """The step with the lowest validation loss, if any was validated."""
     judged = [marker for marker in markers if marker.content.get("validation_loss") is not None]
     return {min(judged, key=lambda marker: marker.content["validation_loss"]).step} if judged else set()
+
+
+def write_marker(checkpoints: Store, name: str, marker: Marker) -> None:
+    """Say that a checkpoint exists; everything that it names is in the store by then."""
+    checkpoints.put(name, json.dumps(asdict(marker), indent=1).encode())
+
+
+def upload(checkpoints: Store, source: Path, folder: str) -> dict[str, dict[str, Any]]:
+    """Write all files below a local folder, and return what a marker says of them: name → bytes, sha256."""
+    files = {}
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = path.relative_to(source).as_posix()
+        files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        checkpoints.upload(path, f"{folder}/{name}")
+    return files
 
 
 def download(checkpoints: Store, marker: Marker, folder: Path) -> None:

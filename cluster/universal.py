@@ -1,33 +1,35 @@
 """A checkpoint for another number of workers: DeepSpeed's universal form, made once and committed beside the original.
 
-    RUN/checkpoints/step-000120.universal.json          the marker, last
-    RUN/checkpoints/step-000120/universal-<attempt>/…   one folder a parameter: fp32 weights and optimiser moments
+    RUN/checkpoints/step-000120/<attempt>.universal/…      one folder a parameter: fp32 weights and optimiser moments
+    RUN/checkpoints/step-000120/<attempt>.universal.json   the marker, last
 
 ZeRO cuts flat buffers into as many parts as there are workers, so that its own files fit no other number; the universal
-form holds whole parameters.
+form holds whole parameters. It is named after the attempt that made the original, so that it never stands for another
+one, and lies below the same step, so that it is removed with it.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.errors import RunError
-from cluster.markers import Marker, download, file_sha256, read_marker
+from cluster.markers import Marker, download, read_marker, upload, write_marker
 from shards.storage import Store
 
-UNIVERSAL_END = ".universal.json"
+UNIVERSAL = ".universal"
 
 
-def converted(checkpoints: Store, marker: Marker, zero_stage: int, attempt: str, local: Path) -> Marker:
+def converted(checkpoints: Store, marker: Marker, zero_stage: int, local: Path) -> Marker:
     """The universal form of a checkpoint, converted now where it is not there yet. Called by one rank.
 
     Raises:
         RunError: DeepSpeed's converter failed.
     """
-    name = f"{marker.name}{UNIVERSAL_END}"
+    folder = f"{marker.folder}{UNIVERSAL}"
+    name = f"{folder}.json"
     if checkpoints.exists(name):
         return read_marker(checkpoints, name)
     parts, whole = local / "parts", local / "universal"
@@ -41,12 +43,7 @@ def converted(checkpoints: Store, marker: Marker, zero_stage: int, attempt: str,
     if done.returncode:
         cause = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RunError(f"checkpoint {marker.name}: DeepSpeed cannot convert it for another number of workers ({cause})")
-    folder = f"{marker.name}/universal-{attempt}"
-    files = {}
-    for path in sorted(path for path in whole.rglob("*") if path.is_file()):
-        file = path.relative_to(whole).as_posix()
-        files[file] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        checkpoints.upload(path, f"{folder}/{file}")
-    universal = Marker(marker.step, f"universal-{attempt}", marker.world_size, files, marker.content, universal=True)
-    checkpoints.put(name, json.dumps(universal.__dict__, indent=1).encode())
+    files = upload(checkpoints, whole, folder)
+    universal = replace(marker, attempt=f"{marker.attempt}{UNIVERSAL}", files=files, universal=True)
+    write_marker(checkpoints, name, universal)
     return universal

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -117,25 +118,29 @@ class CocaStage:
             self.tokenizer = load_tokenizer(local_source(job.data.tokenizer))
         self.pad_token_id = int(self.tokenizer.pad_token_id or 0)
         self._batches = self._loader(self.training, job.data.loader, 0, 1).batches
+        tower = job.model.text_tower
+        self.text_tower = None if tower is None else local_source(tower)
+        """Local folder or hub id of the pretrained text tower; fetched once."""
         self.dtype = torch.bfloat16 if job.train.engine.precision == "bf16" else torch.float32
 
+    @cached_property
     def model_config(self) -> CocaConfig:
         """All that is needed to build the model again."""
         model = self.job.model
-        if model.text_tower is not None:
+        if self.text_tower is not None:
             from transformers import AutoConfig
 
-            with reading(model.text_tower, "text tower"):
-                text = AutoConfig.from_pretrained(local_source(model.text_tower)).to_dict()
+            with reading(self.text_tower, "text tower"):
+                text = AutoConfig.from_pretrained(self.text_tower).to_dict()
         else:
             text = bert_config(model.text, model.ecg.width, len(self.tokenizer), model.context_length)
         return CocaConfig(ecg=asdict(model.ecg), text=text, decoder=asdict(model.decoder), latent_width=model.latent_width)
 
     def build_model(self) -> nn.Module:
         """The model, from the seed; the text tower from its folder where one is named."""
-        model = CocaModel(self.model_config())
-        if self.job.model.text_tower is not None:
-            model.text.load_pretrained(local_source(self.job.model.text_tower))
+        model = CocaModel(self.model_config)
+        if self.text_tower is not None:
+            model.text.load_pretrained(self.text_tower)
         return model
 
     def steps_per_epoch(self) -> int:
@@ -185,7 +190,7 @@ class CocaStage:
                 "records_trained_on": self.training.index.num_rows,
                 "shards": len(self.dataset.manifest["shards"]),
             },
-            "model": self.model_config().to_dict(),
+            "model": self.model_config.to_dict(),
         }
 
     def pictures(self) -> list[Picture]:
@@ -235,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check the settings, then train, or only say what would be done."""
     request = parse_with_dry_run(CocaJob, arguments, "ecgchat train coca")
     job = request.job
-    Store(job.run.folder)
+    Store(job.run.folder)  # a run folder that cannot be is met here, before any worker starts
     stage = CocaStage(job)
     if request.dry_run:
         from jobs.dry_run import describe_coca

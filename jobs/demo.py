@@ -28,6 +28,7 @@ from cluster import metrics
 from cluster.errors import RunError
 from cluster.launch.ray_jobs import submit
 from cluster.local import object_store, ray_head
+from cluster.markers import committed
 from jobs import shards as shard_tools
 from jobs.errors import one_sentence
 from jobs.eval import EvalJob, embed, measure, show
@@ -96,7 +97,7 @@ def run(options: Options) -> int:
         add_results(exported, marker, results)
         data = ShardSet.open(f"{base}/shards")
         lines = metrics.read(options.out / "coca" / metrics.FILE)
-        summary = summarise(data, options.out / "coca", lines, results)
+        summary = summarise(data, options.out / "coca", lines, results, newest_checkpoint(Store(f"{base}/run")))
         (options.out / "summary.json").write_text(json.dumps(summary, indent=1))
         write_page(options.out / "report.html", summary, lines, examples(split, data))
     stage = summary["stages"]["coca"]
@@ -107,13 +108,20 @@ def run(options: Options) -> int:
     return 0
 
 
-def summarise(data: ShardSet, folder: Path, lines: list[dict[str, Any]], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def newest_checkpoint(run: Store) -> str:
+    """URI of the newest committed checkpoint of a run."""
+    checkpoints = run.child("checkpoints")
+    return checkpoints.uri_of(committed(checkpoints)[-1].name)
+
+
+def summarise(
+    data: ShardSet, folder: Path, lines: list[dict[str, Any]], results: dict[str, dict[str, Any]], checkpoint: str
+) -> dict[str, Any]:
     """What came out, as `summary.json` holds it; losses are means over the first and last tenth of the steps."""
     trained = [line for line in lines if "train/loss" in line]
     tenth = max(1, len(trained) // 10)
     record = json.loads((folder / "config.json").read_text())
     counts = data.manifest["counts"]
-    final = json.loads((folder / "last_checkpoint.json").read_text())
     return {
         "data": {
             "source": data.manifest["source"],
@@ -131,7 +139,7 @@ def summarise(data: ShardSet, folder: Path, lines: list[dict[str, Any]], results
                 "samples_per_s": statistics.median(line["perf/samples_per_s"] for line in trained),
                 "loss_first": statistics.fmean(line["train/loss"] for line in trained[:tenth]),
                 "loss_last": statistics.fmean(line["train/loss"] for line in trained[-tenth:]),
-                "checkpoint": final["uri"],
+                "checkpoint": checkpoint,
                 "wandb_run": json.loads((folder / "wandb_run.json").read_text())["id"],
                 "resumed_from": metrics.attempts(folder / metrics.FILE)[-1]["resumed_from"],
             }
@@ -201,14 +209,10 @@ def _write(text: str, log: TextIO) -> None:
 
 
 def _fetch(run: Store, folder: Path) -> None:
-    """Bring what people look at from the run's folder: metrics, configuration, the W&B run, the last marker."""
-    names = run.list()
-    for name in names:
+    """Bring what people look at from the run's folder: metrics, configuration, the W&B run."""
+    for name in run.list():
         if not name.startswith("checkpoints/"):
             run.download(name, folder / name)
-    newest = max(name for name in names if name.endswith(".committed.json"))
-    uri = run.uri_of(newest.removesuffix(".committed.json"))
-    (folder / "last_checkpoint.json").write_text(json.dumps({"uri": uri, "marker": run.uri_of(newest)}))
 
 
 def _remove(path: Path) -> None:

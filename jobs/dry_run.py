@@ -25,7 +25,7 @@ def describe_coca(stage: CocaStage) -> None:
     slices = [rank_slice(order.global_batch, rank, workers) for rank in range(workers)]
     share = sorted({stop - start for start, stop in slices})
     with torch.device("meta"):
-        model = CocaModel(stage.model_config())
+        model = CocaModel(stage.model_config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     per_rank = -(-order.global_batch // workers)
     states = state_bytes(parameters, job.train.engine, workers)
@@ -56,7 +56,7 @@ def describe_coca(stage: CocaStage) -> None:
 
 def activation_bytes(stage: CocaStage, samples: int, bytes_each: int) -> int:
     """Activations of one rank's share of a batch, kept for the backward pass."""
-    config, model = stage.model_config(), stage.job.model
+    config, model = stage.model_config, stage.job.model
     width, length = model.ecg.width, model.context_length
     ecg = transformer_activation_bytes(samples, 1 + model.ecg.patches, width, model.ecg.layers, bytes_each)
     text = transformer_activation_bytes(samples, length, width, config.text["num_hidden_layers"], bytes_each)

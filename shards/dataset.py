@@ -104,7 +104,7 @@ class ShardSet:
         return bool(self.manifest["simulated"])
 
     def select(self, split: str) -> ShardSet:
-        """The samples of one split, those with a report.
+        """The samples of one split.
 
         Raises:
             DatasetError: the split is empty.

@@ -1,4 +1,4 @@
-"""Settings of a `coca` job that is small enough for a test."""
+"""A small `coca` job, and plain processes to run it on."""
 
 from __future__ import annotations
 
@@ -10,37 +10,15 @@ from typing import Any
 
 import pytest
 
+from tests.settings import small_settings
+
 PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def small_job(simulated_shards: str, tokenizer_folder: str, tmp_path: Path) -> dict[str, Any]:
-    """A `coca` job of a few seconds, in fp32 with one thread, so that it repeats to the bit."""
-    size = {"sampling_rate_hz": 100, "duration_s": 10, "patch_samples": 50, "width": 32, "layers": 2, "heads": 4}
-    return {
-        "run": {"folder": str(tmp_path / "run"), "name": "small"},
-        "data": {
-            "shards": simulated_shards,
-            "tokenizer": tokenizer_folder,
-            "loader": {"order": {"global_batch": 12, "lanes": 4, "block": 8}},
-        },
-        "model": {
-            "ecg": size,
-            "text": {"layers": 1, "heads": 4},
-            "decoder": {"layers": 1, "heads": 4},
-            "latent_width": 16,
-            "context_length": 32,
-        },
-        "train": {
-            "steps": 16,
-            "eval_every": 8,
-            "engine": {"zero_stage": 2, "precision": "fp32"},
-            "optimizer": {"learning_rate": 1e-3, "warmup_steps": 4},
-            "checkpoint": {"every_steps": 5},
-            "tracking": {"wandb": "offline", "log_every": 4},
-        },
-        "launch": {"workers": 2, "threads": 1},
-    }
+    """A `coca` job of a few seconds on two workers."""
+    return small_settings(simulated_shards, tokenizer_folder, tmp_path / "run")
 
 
 def torchrun(workers: int, worker: str, settings_file: Path) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
+from tests.settings import small_settings
 
 
 @dataclass(frozen=True)
@@ -43,31 +44,13 @@ def ecgchat(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 
 
 def coca_settings(shards: str, tokenizer: str, run_folder: Path) -> dict[str, Any]:
-    """A job that repeats to the bit: fp32, one worker, one thread."""
-    return {
-        "run": {"folder": str(run_folder), "name": "small"},
-        "data": {
-            "shards": shards,
-            "tokenizer": tokenizer,
-            "loader": {"order": {"global_batch": 12, "lanes": 4, "block": 8}},
-        },
-        "model": {
-            "ecg": {"sampling_rate_hz": 100, "duration_s": 10, "patch_samples": 50, "width": 32, "layers": 2, "heads": 4},
-            "text": {"layers": 1, "heads": 4},
-            "decoder": {"layers": 1, "heads": 4},
-            "latent_width": 16,
-            "context_length": 32,
-        },
-        "train": {
-            "steps": 4,
-            "eval_every": 2,
-            "engine": {"zero_stage": 2, "precision": "fp32"},
-            "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2},
-            "checkpoint": {"every_steps": 2},
-            "tracking": {"wandb": "offline", "log_every": 1},
-        },
-        "launch": {"workers": 1, "threads": 1},
-    }
+    """A job of four steps on one worker."""
+    job = small_settings(shards, tokenizer, run_folder)
+    job["train"] |= {"steps": 4, "eval_every": 2, "checkpoint": {"every_steps": 2}}
+    job["train"]["optimizer"]["warmup_steps"] = 2
+    job["train"]["tracking"]["log_every"] = 1
+    job["launch"]["workers"] = 1
+    return job
 
 
 def contents(folder: Path) -> dict[str, str]:
