@@ -1,4 +1,4 @@
-"""Build a data set: a corpus in its publisher's layout becomes shards, an index and, last, a manifest.
+"""Build a data set: what a source reads becomes shards, an index and, last, a manifest.
 
 build(PtbXl(Path("ptb-xl-1.0.3")), "s3://ecg/ptb-xl", BuildOptions(), on_shard=print)
 """
@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shards.dataset import INDEX, MANIFEST, SCHEMA_VERSION, DatasetError, index_bytes, index_table
-from shards.plan import PlannedShard, RejectedRecord, Source, plan_shards
-from shards.record import EcgRecord, RecordError, digest, signal_quality, to_millivolts
+from shards.plan import AbsentRecord, Plan, PlannedShard, RejectedRecord, Source, plan_shards
+from shards.record import RecordError
 from shards.storage import Store
 from shards.tar import END_OF_ARCHIVE, pack_sample
 
@@ -68,7 +68,7 @@ def build(
     on_shard: Callable[[BuiltShard], None] = lambda shard: None,
     on_plan: Callable[[list[PlannedShard]], None] = lambda shards: None,
 ) -> dict[str, Any]:
-    """Write the data set of a corpus below a URI and return its manifest.
+    """Write the data set of a source below a URI and return its manifest.
 
     Raises:
         DatasetError: too many records were rejected, nothing can be read, or another data set is already there.
@@ -81,9 +81,7 @@ def build(
     plan = source.plan()
     shards = plan_shards(plan, source.name, options.records_per_shard, options.seed)
     if not shards:
-        raise DatasetError(
-            f"{source.name}: none of the {len(plan.absent) + len(plan.rejected)} rows has its files; check DIR and --rate"
-        )
+        raise DatasetError(_nothing_to_read(source, plan))
     on_plan(shards)
     built: dict[str, BuiltShard] = {}
     rejected = list(plan.rejected)
@@ -102,6 +100,7 @@ def build(
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "ecgchat", "version": _tool_version()},
+        "kind": source.kind,
         "source": source.name,
         "simulated": source.simulated,
         "provenance": source.provenance(),
@@ -128,12 +127,12 @@ def build_shard(source: Source, store: Store, planned: PlannedShard) -> BuiltSha
     rejected: list[RejectedRecord] = []
     for item in planned.records:
         try:
-            record = source.read(item)
+            sample = source.read(item)
         except RecordError as error:
             rejected.append(RejectedRecord(item.record_id, str(error)))
             continue
-        packed = pack_sample(record.key, record.to_members())
-        rows.append({**_index_row(record), "shard": planned.name, "offset": len(body), "bytes": len(packed)})
+        packed = pack_sample(sample.key, sample.to_members())
+        rows.append({**sample.index_row(), "shard": planned.name, "offset": len(body), "bytes": len(packed)})
         body += packed
     body += END_OF_ARCHIVE
     store.put(planned.name, bytes(body))
@@ -161,6 +160,14 @@ def _shard_builder(
         yield results
 
 
+def _nothing_to_read(source: Source, plan: Plan) -> str:
+    rows: list[AbsentRecord | RejectedRecord] = [*plan.absent, *plan.rejected]
+    if source.kind == "ecg":
+        return f"{source.name}: none of the {len(rows)} rows has its files; check DIR and --rate"
+    first = f" (the first, {rows[0].record_id}: {rows[0].reason})" if rows else ""
+    return f"{source.name}: none of {len(rows)} conversations can be made{first}; check the data set and --items"
+
+
 def _check_rejected(rejected: list[RejectedRecord], allowed: float, options: BuildOptions) -> None:
     if len(rejected) > allowed:
         reasons = "; ".join(record.reason for record in rejected[:REASONS_SHOWN])
@@ -168,27 +175,6 @@ def _check_rejected(rejected: list[RejectedRecord], allowed: float, options: Bui
             f"{len(rejected)} records were rejected, more than --max-rejected {options.max_rejected:g} allows: {reasons}. "
             "Mend the files, or raise --max-rejected to leave such records out"
         )
-
-
-def _index_row(record: EcgRecord) -> dict[str, Any]:
-    quality = signal_quality(record.ecg)
-    peak = np.nanmax(np.abs(to_millivolts(record.ecg, record.mv_per_lsb)), initial=0.0)
-    return {
-        "key": record.key,
-        "split": record.split,
-        "source": record.source,
-        "record_id": record.record_id,
-        "patient_hash": digest(record.source, record.patient_id),
-        "text_hash": digest(record.report) if record.report else "",
-        "fs_hz": record.fs_hz,
-        "samples": record.ecg.shape[1],
-        "invalid_fraction": quality["invalid_fraction"],
-        "flat_leads": len(quality["flat_leads"]),
-        "peak_mv": round(float(peak), 4),
-        "text_length": len(record.report or ""),
-        "labels": sorted(name for name, value in record.labels.items() if value == 1),
-        "unknown_labels": sorted(name for name, value in record.labels.items() if value is None),
-    }
 
 
 def _counts(table: pa.Table, planned: int, absent: int, rejected: int) -> dict[str, Any]:
@@ -201,16 +187,18 @@ def _counts(table: pa.Table, planned: int, absent: int, rejected: int) -> dict[s
         "split": dict(sorted(Counter(table["split"].to_pylist()).items())),
         "source": dict(sorted(Counter(table["source"].to_pylist()).items())),
         "label": dict(sorted(labels.items())),
-        "patients": len(set(table["patient_hash"].to_pylist())),
+        "patients": len(set(table["patient_hash"].to_pylist()) - {""}),
+        "ecgs": sum(table["ecgs"].to_pylist()),
     }
 
 
 def _statistics(table: pa.Table) -> dict[str, Any]:
     """Median and extremes of the columns that show a wrong gain or an empty text at a glance."""
+    with_ecg = table.filter(pc.field("ecgs") > 0)
     return {
         column: {"min": min(values), "median": statistics.median(values), "max": max(values)}
-        for column in ("peak_mv", "text_length", "samples")
-        if (values := table[column].to_pylist())
+        for column, rows in (("peak_mv", with_ecg), ("text_length", table), ("samples", with_ecg))
+        if (values := rows[column].to_pylist())
     }
 
 

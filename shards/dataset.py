@@ -23,7 +23,7 @@ from shards.tar import decode_array, decode_json, unpack_samples
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -37,6 +37,7 @@ INDEX_SCHEMA = pa.schema(
         ("patient_hash", pa.string()),
         ("text_hash", pa.string()),
         ("fs_hz", pa.float64()),
+        ("ecgs", pa.int64()),
         ("samples", pa.int64()),
         ("invalid_fraction", pa.float64()),
         ("flat_leads", pa.int64()),
@@ -44,9 +45,17 @@ INDEX_SCHEMA = pa.schema(
         ("text_length", pa.int64()),
         ("labels", pa.list_(pa.string())),
         ("unknown_labels", pa.list_(pa.string())),
+        ("answers", pa.list_(pa.string())),
     ]
 )
-"""`offset` and `bytes` are the sample's range in its shard, tar headers included; `labels` are those with value 1."""
+"""`offset` and `bytes` are the sample's range in its shard, tar headers included; `labels` are those with value 1.
+
+`ecgs` is 1 for an ECG sample, and the number of its ECGs for a conversation; `fs_hz` is null where there is none. `labels` of
+a conversation are the kinds of its questions, `answers` what is expected of them (`rhythm=AFIB`, `finding:PVC=no`).
+"""
+
+MADE_BY = {"ecg": "ecgchat shards build", "conversation": "ecgchat shards conversations"}
+"""Kind of data set → command that makes one."""
 
 
 class DatasetError(ValueError):
@@ -99,9 +108,19 @@ class ShardSet:
         return str(self.manifest["index"]["sha256"])
 
     @property
+    def kind(self) -> str:
+        """What its samples are: `ecg` or `conversation`."""
+        return str(self.manifest["kind"])
+
+    @property
     def simulated(self) -> bool:
         """Whether nothing in it comes from a person."""
         return bool(self.manifest["simulated"])
+
+    @property
+    def rates(self) -> list[float]:
+        """Sampling rates of its ECGs in Hz, sorted, each once."""
+        return sorted(set(self.index["fs_hz"].to_pylist()) - {None})
 
     def select(self, split: str) -> ShardSet:
         """The samples of one split.
@@ -116,7 +135,17 @@ class ShardSet:
         return ShardSet(self.store, self.manifest, rows)
 
     def sample(self, key: str) -> tuple[str, np.ndarray[Any, Any], dict[str, Any]]:
-        """One sample by its key: (key, (12, samples) int16, description).
+        """One ECG sample by its key: (key, (12, samples) int16, description).
+
+        Raises:
+            DatasetError: there is none with that key, or it is a conversation.
+        """
+        self.require_kind("ecg", f"reading {key!r} as one ECG")
+        found, members = self.members(key)
+        return found, decode_array(members["ecg.npy"]), decode_json(members["json"])
+
+    def members(self, key: str) -> tuple[str, dict[str, memoryview]]:
+        """The members of one sample of any kind by its key: (key, extension → bytes).
 
         Raises:
             DatasetError: there is none with that key.
@@ -126,17 +155,29 @@ class ShardSet:
             nearest = difflib.get_close_matches(key, self.index["key"].to_pylist(), n=1, cutoff=0)
             raise DatasetError(f"{self.store.uri}: no sample {key!r}; keys look like {nearest[0] if nearest else '(none)'}")
         body = self.store.get_range(rows[0]["shard"], rows[0]["offset"], rows[0]["bytes"])
-        [(found, members)] = unpack_samples(body, self.store.uri_of(rows[0]["shard"]))
-        return found, decode_array(members["ecg.npy"]), decode_json(members["json"])
+        [sample] = unpack_samples(body, self.store.uri_of(rows[0]["shard"]))
+        return sample
+
+    def require_kind(self, kind: str, stage: str) -> None:
+        """Refuse samples of another kind than a stage takes.
+
+        Raises:
+            DatasetError: names both kinds and the command that makes the right one.
+        """
+        if self.kind != kind:
+            raise DatasetError(
+                f"{self.store.uri}: a data set of kind {self.kind!r}, {stage} takes kind {kind!r}; name another data set, or "
+                f"make one with '{MADE_BY[kind]}'"
+            )
 
     def require_rate(self, fs_hz: float, stage: str) -> None:
-        """Refuse samples of another sampling rate than a stage takes.
+        """Refuse samples of another sampling rate than a stage takes; those without an ECG have none and pass.
 
         Raises:
             DatasetError: names both rates and the two ways out.
         """
-        found = sorted(set(self.index["fs_hz"].to_pylist()))
-        if found != [fs_hz]:
+        found = self.rates
+        if any(rate != fs_hz for rate in found):
             rates = ", ".join(f"{value:g}" for value in found)
             raise DatasetError(
                 f"{self.store.uri}: sampled at {rates} Hz, stage {stage} takes {fs_hz:g} Hz; build the shards at {fs_hz:g} Hz "

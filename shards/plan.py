@@ -9,9 +9,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from shards.record import SPLITS, EcgRecord, Split
+from shards.record import SPLITS, Split
+
+Kind = Literal["ecg", "conversation"]
+"""What the samples of a data set are: ECGs with what is said of them, or conversations about ECGs."""
+
+
+class Sample(Protocol):
+    """What a source reads and a shard holds."""
+
+    @property
+    def key(self) -> str:
+        """Name in its shard, without a dot; stands once in a data set."""
+        ...
+
+    @property
+    def split(self) -> Split:
+        """The split that it belongs to."""
+        ...
+
+    def to_members(self) -> dict[str, bytes]:
+        """Shard members, extension → bytes; the same sample always gives the same bytes."""
+        ...
+
+    def index_row(self) -> dict[str, Any]:
+        """Its row of the index, but for shard, offset and bytes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -20,8 +45,8 @@ class PlannedRecord:
 
     record_id: str
     split: Split
-    row: Mapping[str, str]
-    """The publisher's row, read by the source that planned it."""
+    row: Mapping[str, Any]
+    """The publisher's row, or what else the source that planned it needs to read it."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +75,12 @@ class Plan:
 
 
 class Source(Protocol):
-    """A corpus in its publisher's layout."""
+    """A corpus in its publisher's layout, or another data set that samples are made from. Goes to worker processes."""
 
     name: str
     simulated: bool
+    kind: Kind
+    """Of the samples that it reads."""
 
     def provenance(self) -> dict[str, Any]:
         """What the manifest says of where the records come from."""
@@ -63,8 +90,8 @@ class Source(Protocol):
         """All rows, without reading a signal."""
         ...
 
-    def read(self, planned: PlannedRecord) -> EcgRecord:
-        """One record; raises `RecordError` where it cannot become a sample."""
+    def read(self, planned: PlannedRecord) -> Sample:
+        """One sample; raises `RecordError` where it cannot become a sample."""
         ...
 
 

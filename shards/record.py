@@ -25,6 +25,9 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 INVALID = -32768
 """The int16 value of a sample that is missing, unreadable or padding."""
 
+ECG_MARK = "<ecg>"
+"""Where an ECG stands in the text of a conversation; a conversation has as many marks as ECGs, in their order."""
+
 LARGEST = 32767
 FINEST_LSB_MV = 0.001
 """Float sources are quantised at 1 µV, coarser only where the amplitude does not fit int16 otherwise."""
@@ -98,6 +101,28 @@ class EcgRecord:
         array = io.BytesIO()
         np.lib.format.write_array(array, np.ascontiguousarray(self.ecg), version=(1, 0), allow_pickle=False)
         return {"ecg.npy": array.getvalue(), "json": text.encode()}
+
+    def index_row(self) -> dict[str, Any]:
+        """What the index says of it, but for where it lies."""
+        quality = signal_quality(self.ecg)
+        return {
+            "key": self.key,
+            "split": self.split,
+            "source": self.source,
+            "record_id": self.record_id,
+            "patient_hash": digest(self.source, self.patient_id),
+            "text_hash": digest(self.report) if self.report else "",
+            "fs_hz": self.fs_hz,
+            "ecgs": 1,
+            "samples": self.ecg.shape[1],
+            "invalid_fraction": quality["invalid_fraction"],
+            "flat_leads": len(quality["flat_leads"]),
+            "peak_mv": peak_mv(self.ecg, self.mv_per_lsb),
+            "text_length": len(self.report or ""),
+            "labels": sorted(name for name, value in self.labels.items() if value == 1),
+            "unknown_labels": sorted(name for name, value in self.labels.items() if value is None),
+            "answers": [],
+        }
 
 
 def sample_key(source: str, record_id: str) -> str:
@@ -183,6 +208,11 @@ def to_millivolts(ecg: NDArray[np.int16], mv_per_lsb: Sequence[float]) -> NDArra
     """(12, samples) counts to millivolts; invalid samples become NaN."""
     signal = ecg * np.asarray(mv_per_lsb, dtype=np.float64)[:, None]
     return np.where(ecg == INVALID, np.nan, signal)
+
+
+def peak_mv(ecg: NDArray[np.int16], mv_per_lsb: Sequence[float]) -> float:
+    """Largest amplitude of a (12, samples) signal in millivolts, to 0.1 µV; 0 where no sample is valid."""
+    return round(float(np.nanmax(np.abs(to_millivolts(ecg, mv_per_lsb)), initial=0.0)), 4)
 
 
 def signal_quality(ecg: NDArray[np.int16]) -> dict[str, Any]:

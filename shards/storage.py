@@ -111,10 +111,14 @@ class Store:
 
     def list(self, prefix: str = "") -> list[str]:
         """Names of all objects below a folder, as `get` takes them, sorted; empty where there is none."""
-        found = self._ask(prefix, lambda path: self._fs.find(path))
-        # A local store names files by their resolved absolute path; an object store by bucket and key.
-        root = self._fs._strip_protocol(self.uri)
-        return sorted(str(path)[len(root) + 1 :] for path in found)
+        return sorted(self._find(prefix))
+
+    def versions(self) -> dict[str, str]:
+        """What tells one version of each object below this store from another: size, and entity tag or time of change."""
+        return {
+            name: f"{facts['size']} {facts.get('ETag') or facts.get('LastModified') or facts.get('mtime')}"
+            for name, facts in sorted(self._find("").items())
+        }
 
     def delete(self, name: str) -> None:
         """Remove an object; nothing happens where it is absent."""
@@ -123,6 +127,12 @@ class Store:
         except StorageError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
+
+    def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
+        found = self._ask(prefix, lambda path: self._fs.find(path, detail=True))
+        # A local store names files by their resolved absolute path; an object store by bucket and key.
+        root = self._fs._strip_protocol(self.uri)
+        return {str(path)[len(root) + 1 :]: facts for path, facts in found.items()}
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[str]:
@@ -181,33 +191,25 @@ def _credentials() -> str:
     return hashlib.sha256(repr(relevant).encode()).hexdigest()
 
 
-def local_folder(uri: str, wanted: Callable[[str], bool] = lambda name: True) -> Path:
+def local_folder(uri: str) -> Path:
     """A local folder that holds the objects below a URI: the folder itself, or a download into the user's cache.
-
-    Args:
-        uri: where the folder lies.
-        wanted: which names to download; only the names directly needed keep this cheap.
 
     Raises:
         StorageError: nothing lies below the URI.
     """
     store = Store(uri)
-    names = [name for name in store.list() if wanted(name)]
-    if not names:
+    versions = store.versions()
+    if not versions:
         raise StorageError(f"{store.uri}: expected a folder with files, found nothing; check the URI")
     if store.uri.startswith("file://"):
         return Path(store.uri.removeprefix("file://"))
-    content = hashlib.sha256()
-    bodies = {name: store.get(name) for name in names}
-    for name, body in bodies.items():
-        content.update(f"{name}\0{len(body)}\0".encode() + body)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ecgchat" / content.hexdigest()[:24]
+    key = hashlib.sha256(repr((store.uri, sorted(versions.items()))).encode()).hexdigest()[:24]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ecgchat" / key
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=cache.parent))
-        for name, body in bodies.items():
-            (beside / name).parent.mkdir(parents=True, exist_ok=True)
-            (beside / name).write_bytes(body)
+        for name in versions:
+            store.download(name, beside / name)
         try:
             beside.rename(cache)
         except OSError:

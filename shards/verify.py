@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from shards.conversations.loader import decode_conversation
+from shards.conversations.record import check_conversation
 from shards.dataset import ShardSet
 from shards.record import LEADS
 from shards.storage import StorageError
 from shards.tar import ShardFormatError, decode_array, decode_json, unpack_samples
+
+Fact = tuple[str, Any, Any]
+"""Name of something, what was found, what was expected."""
 
 
 def verify(data: ShardSet, on_shard: Callable[[str], None] = lambda name: None) -> list[str]:
@@ -33,7 +38,8 @@ def _index_problems(data: ShardSet) -> Iterator[str]:
     yield from (f"sample {key} stands {count} times in the index" for key, count in keys.items() if count > 1)
     splits = defaultdict(set)
     for patient, split in zip(data.index["patient_hash"].to_pylist(), data.index["split"].to_pylist(), strict=True):
-        splits[patient].add(split)
+        if patient:
+            splits[patient].add(split)
     torn = [names for names in splits.values() if len(names) > 1]
     if torn:
         yield f"{len(torn)} patients have records in more than one split"
@@ -57,24 +63,45 @@ def _shard_problems(data: ShardSet, shard: dict[str, Any], rows: list[dict[str, 
         problems.append(f"{where}: {len(rows)} rows in the index, the manifest says {shard['samples']}")
     for row in rows:
         try:
-            problems += _sample_problems(body[row["offset"] : row["offset"] + row["bytes"]], row, where)
-        except (ShardFormatError, KeyError, ValueError) as error:
+            [(key, members)] = unpack_samples(body[row["offset"] : row["offset"] + row["bytes"]], where)
+            for name, found, expected in CHECKS[data.kind](key, members, row, where):
+                if found != expected:
+                    problems.append(f"{where}: sample {row['key']}: {name} is {found}, expected {expected}")
+        except (ShardFormatError, KeyError, TypeError, ValueError) as error:
             problems.append(f"{where}: sample {row['key']} cannot be read ({error})")
     return problems
 
 
-def _sample_problems(body: bytes, row: dict[str, Any], where: str) -> Iterator[str]:
-    [(key, members)] = unpack_samples(body, where)
+def _ecg_facts(key: str, members: dict[str, memoryview], row: dict[str, Any], where: str) -> Iterator[Fact]:
     ecg, record = decode_array(members["ecg.npy"]), decode_json(members["json"])
-    wanted = {
-        "key": (key, row["key"]),
-        "signal": ((ecg.dtype, ecg.shape), (np.dtype(np.int16), (len(LEADS), row["samples"]))),
-        "leads": (record["leads"], list(LEADS)),
-        "scales": (len(record["mv_per_lsb"]), len(LEADS)),
-        "split": (record["split"], row["split"]),
-        "sampling rate": (record["fs_hz"], row["fs_hz"]),
-        "record id": (record["record_id"], row["record_id"]),
-    }
-    for name, (found, expected) in wanted.items():
-        if found != expected:
-            yield f"{where}: sample {row['key']}: {name} is {found}, expected {expected}"
+    yield from _facts_of_both(key, record, row)
+    yield "signal", (ecg.dtype, ecg.shape), (np.dtype(np.int16), (len(LEADS), row["samples"]))
+    yield "scales", len(record["mv_per_lsb"]), len(LEADS)
+
+
+def _conversation_facts(key: str, members: dict[str, memoryview], row: dict[str, Any], where: str) -> Iterator[Fact]:
+    sample = decode_conversation(key, members, where)
+    record = sample.record
+    yield from _facts_of_both(key, record, row)
+    yield "number of ECGs", (len(sample.ecgs), len(record["records"])), (row["ecgs"], row["ecgs"])
+    for ecg in sample.ecgs:
+        yield "signal", (ecg.dtype, ecg.shape[0]), (np.dtype(np.int16), len(LEADS))
+    yield "samples of the first signal", sample.ecgs[0].shape[1] if sample.ecgs else 0, row["samples"]
+    yield "scales", [len(scales) for scales in record["mv_per_lsb"]], [len(LEADS)] * row["ecgs"]
+    yield "number of answers", 2 * len(record["answers"]), len(record["conversations"])
+    check_conversation(record["conversations"], len(sample.ecgs))
+
+
+def _facts_of_both(key: str, record: dict[str, Any], row: dict[str, Any]) -> Iterator[Fact]:
+    yield "key", key, row["key"]
+    yield "leads", record["leads"], list(LEADS)
+    yield "split", record["split"], row["split"]
+    yield "sampling rate", record["fs_hz"], row["fs_hz"]
+    yield "record id", record["record_id"], row["record_id"]
+
+
+CHECKS: dict[str, Callable[[str, dict[str, memoryview], dict[str, Any], str], Iterator[Fact]]] = {
+    "ecg": _ecg_facts,
+    "conversation": _conversation_facts,
+}
+"""Kind of data set → what is checked of each sample, from (key, members, row of the index, where)."""

@@ -55,6 +55,31 @@ def simulated_shards(simulated_folder: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
+def report_shards(simulated_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Conversations of one turn about the same records: the wish for a report, and the report."""
+    from shards.build import BuildOptions, build
+    from shards.conversations.source import ComposedConversations
+    from shards.dataset import ShardSet
+
+    uri = str(tmp_path_factory.mktemp("reports") / "set")
+    build(ComposedConversations(ShardSet.open(simulated_shards), "report"), uri, BuildOptions(records_per_shard=16))
+    return uri
+
+
+@pytest.fixture(scope="session")
+def dialogue_shards(simulated_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Conversations of several turns about the same records, about pairs of them, and about none."""
+    from shards.build import BuildOptions, build
+    from shards.conversations.source import ComposedConversations
+    from shards.dataset import ShardSet
+
+    uri = str(tmp_path_factory.mktemp("dialogues") / "set")
+    source = ComposedConversations(ShardSet.open(simulated_shards), "dialogue", text_only=0.2)
+    build(source, uri, BuildOptions(records_per_shard=16))
+    return uri
+
+
+@pytest.fixture(scope="session")
 def tokenizer_folder(simulated_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tokenizer of the simulated reports."""
     from jobs.tokenizer import TokenizerJob, make_tokenizer

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from shards.plan import AbsentRecord, Plan, PlannedRecord, RejectedRecord
+from shards.plan import AbsentRecord, Kind, Plan, PlannedRecord, RejectedRecord
 from shards.record import EcgRecord, RecordError, Split, Statement
 from shards.sources.wfdb_record import read_wfdb
 
@@ -46,6 +46,8 @@ ENGLISH = re.compile(r"\brhythm\b|\bblock\b|\bnormal e[ck]g\b|\binfarction\b|\ba
 
 class PtbXl:
     """The corpus in one folder, at one of its two sampling rates."""
+
+    kind: Kind = "ecg"
 
     def __init__(self, folder: Path, sampling_rate_hz: int = 500) -> None:
         if sampling_rate_hz not in FILE_COLUMN:

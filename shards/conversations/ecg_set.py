@@ -1,0 +1,88 @@
+"""Reading an ECG data set to make conversations of it: all descriptions in one pass, single samples by range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from shards.conversations.compose import Composed
+from shards.conversations.record import ConversationEcg, ConversationRecord, check_conversation
+from shards.dataset import ShardSet
+from shards.plan import Kind, PlannedRecord
+from shards.tar import ShardFormatError, decode_json, unpack_samples
+
+
+class EcgSetSource:
+    """What the sources of conversations share.
+
+    Args:
+        data: the ECG data set.
+
+    Raises:
+        DatasetError: it is no data set of ECGs.
+    """
+
+    kind: Kind = "conversation"
+
+    def __init__(self, data: ShardSet) -> None:
+        data.require_kind("ecg", "ecgchat shards conversations")
+        self.name = str(data.manifest["source"])
+        self.simulated = data.simulated
+        self.data = data
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker reads by range and plans nothing: manifest and index, which may be large, stay where the plan is made.
+        return {**self.__dict__, "data": ShardSet(self.data.store, {}, self.data.index.slice(0, 0))}
+
+    def ecg_set(self) -> dict[str, Any]:
+        """What a manifest says of the ECG data set."""
+        return {"source": self.name, "index_sha256": self.data.digest, "provenance": self.data.manifest["provenance"]}
+
+    def descriptions(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """(index row, description) of every sample; each shard is read once, from its beginning, and let go."""
+        rows = {row["key"]: row for row in self.data.index.to_pylist()}
+        for shard in self.data.manifest["shards"]:
+            where = self.data.store.uri_of(shard["name"])
+            for key, members in unpack_samples(self.data.store.get(shard["name"]), where):
+                if key in rows:
+                    yield rows[key], decode_json(members["json"])
+
+    def fetch(self, planned: PlannedRecord) -> list[ConversationEcg]:
+        """The ECGs of a planned conversation, one range request each.
+
+        Raises:
+            ShardFormatError: a shard is not the one that the index was made for.
+        """
+        return [self._fetch(place) for place in planned.row["ecgs"]]
+
+    def record(self, planned: PlannedRecord, ecgs: Sequence[ConversationEcg], composed: Composed) -> ConversationRecord:
+        """A conversation with its ECGs.
+
+        Raises:
+            RecordError: text and ECGs do not go together.
+        """
+        check_conversation(composed.conversations, len(ecgs))
+        return ConversationRecord(
+            source=self.name,
+            record_id=planned.record_id,
+            split=planned.split,
+            ecgs=list(ecgs),
+            conversations=composed.conversations,
+            answers=composed.answers,
+            phrasing=composed.phrasing,
+        )
+
+    def _fetch(self, place: Mapping[str, Any]) -> ConversationEcg:
+        body = self.data.store.get_range(place["shard"], place["offset"], place["bytes"])
+        where = self.data.store.uri_of(place["shard"])
+        [(key, members)] = unpack_samples(body, where)
+        if key != place["key"]:
+            raise ShardFormatError(
+                f"{where}: expected sample {place['key']} at byte {place['offset']}, found {key}; verify and rebuild the shards"
+            )
+        return ConversationEcg(bytes(members["ecg.npy"]), decode_json(members["json"]))
+
+
+def place_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a sample lies, from its row of the index: what a worker needs to fetch it."""
+    return {name: row[name] for name in ("key", "shard", "offset", "bytes")}
