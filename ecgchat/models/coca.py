@@ -172,8 +172,6 @@ class CocaModelConfig:
 
     ecg: EcgTowerConfig = field(default_factory=EcgTowerConfig)
     text: TextTowerSize = field(default_factory=TextTowerSize)
-    text_tower: str | None = None
-    """Folder, URI or hub id of a pretrained BERT-style encoder; None trains one of `text`'s size from scratch."""
     decoder: CaptionDecoderConfig = field(default_factory=CaptionDecoderConfig)
     latent_width: int = 512
     context_length: int = 77
