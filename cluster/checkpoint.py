@@ -16,8 +16,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,12 +133,20 @@ class Checkpoints:
         folder = Path(tempfile.mkdtemp(dir=self._local, prefix="restore-"))
         with self._world.agreeing():
             self._fetch(marker, folder)
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in engine.optimizer.param_groups]
         # A missing file makes DeepSpeed return (None, None) with no more than a warning.
-        loaded, _ = engine.load_checkpoint(str(folder), tag="state")
+        loaded, _ = engine.load_checkpoint(str(folder), tag="state", load_module_strict=all_trainable(engine.module))
         if loaded is None:
             raise RunError(
                 f"{self._store.uri_of(marker.folder)}: DeepSpeed found no state in it; remove {marker.name}{MARKER_END}"
             )
+        # From the universal form, ZeRO-3 gives all groups the first one's settings, weight decay among them, and one count
+        # of steps between them, which each group would then raise.
+        for group, own in zip(engine.optimizer.param_groups, settings, strict=True):
+            group.update(own)
+        for state in engine.optimizer.state.values():
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].clone()
         if (folder / RANDOM_STATE).exists():
             # A rank that the checkpoint's run did not have goes on with the random state that it was started with.
             set_random_state(torch.load(folder / RANDOM_STATE, weights_only=False))
@@ -155,7 +164,8 @@ class Checkpoints:
         self.raise_failed()
         folder = Path(tempfile.mkdtemp(dir=self._local, prefix=f"{step_name(step)}-"))
         (folder / "state").mkdir()
-        engine.save_checkpoint(str(folder), tag="state", save_latest=False)
+        with frozen_left_out(engine.module):
+            engine.save_checkpoint(str(folder), tag="state", save_latest=False, exclude_frozen_parameters=True)
         torch.save(random_state(), folder / RANDOM_STATE)
         self._pending.append(self._uploader.submit(self._upload_and_commit, folder, step, content))
         if wait:
@@ -264,6 +274,30 @@ class Checkpoints:
                 self._store.delete(f"{marker.name}{MARKER_END}")
                 for name in self._store.list(marker.name):
                     self._store.delete(name)
+
+
+def all_trainable(model: torch.nn.Module) -> bool:
+    """Whether a checkpoint holds every weight: frozen ones stay as the stage built them."""
+    return all(parameter.requires_grad for parameter in model.parameters())
+
+
+@contextmanager
+def frozen_left_out(model: torch.nn.Module) -> Iterator[None]:
+    """Meanwhile the model's state dictionary has no frozen weight, under any name.
+
+    DeepSpeed leaves out one name of each, and so would copy the embeddings of an LLM whose head is tied to them.
+    """
+
+    def drop(module: torch.nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            if not parameter.requires_grad:
+                state.pop(f"{prefix}{name}", None)
+
+    hook = model.register_state_dict_post_hook(drop)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def random_state() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
 from cluster.errors import at_least
 from cluster.markers import Marker, step_name
-from cluster.resume import check_same_settings
+from cluster.resume import check_same_frozen, check_same_settings
 from cluster.stage import Stage, StepData, Term
 from cluster.timing import StepTimes, peak_memory_gb
 from cluster.tracking import Tracker, TrackingConfig
@@ -73,7 +73,7 @@ class _Pending:
 
     step: int
     totals: Tensor
-    """(terms,) sums over this rank."""
+    """(terms + 1,) sums over this rank: of each term, and tokens read."""
     counts: Tensor
     """(terms,) over all ranks."""
     norm: Any
@@ -127,6 +127,8 @@ class _Run:
         self.steps = config.steps or max(1, round(config.epochs * stage.steps_per_epoch()))
         self.checkpoints = Checkpoints(run, config.checkpoint, self.world, scratch)
         self.tracker: Tracker | None = None
+        self.frozen: dict[str, str] = {}
+        """Digests of what checkpoints do not copy; known to rank 0."""
         self.pending: list[_Pending] = []
         self.validated: tuple[int, float] | None = None
         """Step and loss of the newest validation."""
@@ -134,9 +136,8 @@ class _Run:
     def train(self) -> Result:
         """From the newest checkpoint to the last step."""
         marker = self.checkpoints.newest()
-        if marker is not None:
-            with self.world.agreeing():
-                check_same_settings(marker.content["settings"], self.settings, self.run.uri)
+        with self.world.agreeing():
+            self._check(marker)
         first = marker.step if marker else 0
         if marker is not None and first >= self.steps:
             return self._finished(marker)
@@ -153,6 +154,13 @@ class _Run:
             self.tracker.close()
         run_id = self.tracker.run_id if self.tracker else ""
         return Result(self.steps, first, self._checkpoint_uri(self.steps), run_id, self.world.size)
+
+    def _check(self, marker: Marker | None) -> None:
+        """Rank 0 alone digests what is frozen, which may be large."""
+        self.frozen = self.stage.frozen() if self.world.main else {}
+        if marker is not None and self.world.main:
+            check_same_settings(marker.content["settings"], self.settings, self.run.uri)
+            check_same_frozen(marker.content["frozen"], self.frozen, self.run.uri)
 
     def _finished(self, marker: Marker) -> Result:
         """A run whose last step is committed has nothing left to do."""
@@ -178,7 +186,13 @@ class _Run:
     def _track(self, first: int) -> None:
         if not self.world.main:
             return
-        described = {"run": self.settings, **self.stage.describe(), "world_size": self.world.size}
+        described = {
+            "stage": self.stage.name,
+            "run": self.settings,
+            **self.stage.describe(),
+            "frozen": self.frozen,
+            "world_size": self.world.size,
+        }
         self.tracker = Tracker(
             self.run, self.config.tracking, self.name, self.stage.name, self.world.attempt, first, described, self.local
         )
@@ -212,7 +226,8 @@ class _Run:
             group["lr"] = rate
         times.mark("data")
         engine.train()
-        totals = torch.zeros(len(counts), device=self.world.device)
+        totals = torch.zeros(len(counts) + 1, device=self.world.device)
+        totals[-1] = batch.tokens
         norm = None
         for micro_batch in batch.micro_batches:
             terms = self.stage.terms(engine, micro_batch, self.world)
@@ -222,7 +237,7 @@ class _Run:
             times.mark("backward")
             engine.step()
             times.mark("optimizer")
-            totals += torch.stack([terms[name].total.detach().float() for name in counts])
+            totals[:-1] += torch.stack([terms[name].total.detach().float() for name in counts])
             self.term_weights = {name: terms[name].weight for name in counts}
         norm = engine.get_global_grad_norm() if norm is None else norm
         self.pending.append(_Pending(step, totals, torch.stack(list(counts.values())), norm, rate, times, batch.wait_s))
@@ -233,14 +248,15 @@ class _Run:
         if not self.pending:
             return
         totals = self.world.sum(torch.stack([item.totals for item in self.pending]))
-        averages = (totals / torch.stack([item.counts for item in self.pending])).tolist()
-        lines = [self._line(item, values) for item, values in zip(self.pending, averages, strict=True)]
+        averages = (totals[:, :-1] / torch.stack([item.counts for item in self.pending])).tolist()
+        tokens = totals[:, -1].tolist()
+        lines = [self._line(*numbers) for numbers in zip(self.pending, averages, tokens, strict=True)]
         self.pending.clear()
         if self.tracker is not None:
             self.tracker.log(lines)
             self._say(lines)
 
-    def _line(self, item: _Pending, averages: list[float]) -> dict[str, Any]:
+    def _line(self, item: _Pending, averages: list[float], tokens: float) -> dict[str, Any]:
         names = list(self.term_weights)
         seconds = item.times.seconds()
         loss = sum(self.term_weights[name] * value for name, value in zip(names, averages, strict=True))
@@ -252,6 +268,7 @@ class _Run:
             "train/learning_rate": item.rate,
             "train/gradient_norm": float(item.norm),
             "perf/samples_per_s": self.stage.global_batch / seconds["step"],
+            **({"perf/tokens_per_s": tokens / seconds["step"]} if tokens else {}),
             "perf/data_wait_share": item.wait_s / seconds["step"],
             **{f"perf/time_{part}_s": value for part, value in seconds.items()},
             "perf/memory_gb": peak_memory_gb(self.world.device),
@@ -300,6 +317,7 @@ class _Run:
         content = {
             "data": data,
             "settings": self.settings,
+            "frozen": self.frozen,
             "validation_loss": self.validated[1] if self.validated and self.validated[0] == step else None,
             "wandb_run": self.tracker.run_id if self.tracker else None,
         }

@@ -22,3 +22,9 @@ def state_bytes(parameters: int, engine: EngineConfig, world_size: int) -> int:
         return size / world_size if stage >= from_stage else size
 
     return round(parameters * (share(compute, 3) + share(compute, 2) + share(master + 8, 1)))
+
+
+def frozen_bytes(parameters: int, engine: EngineConfig, world_size: int) -> int:
+    """Bytes of weights that are not trained on one rank: no gradient, no optimiser; ZeRO-3 partitions them too."""
+    size = parameters * (2 if engine.precision == "bf16" else 4)
+    return size // world_size if engine.zero_stage == 3 else size

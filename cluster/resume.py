@@ -29,6 +29,24 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def check_same_frozen(before: dict[str, str], now: dict[str, str], run: str) -> None:
+    """Refuse to go on upon other frozen weights than a run began with: its checkpoints do not hold them.
+
+    Raises:
+        RunError: names what is another, with both digests.
+    """
+    changed = [
+        f"{name} {before.get(name, 'none')[:12]} then, {now.get(name, 'none')[:12]} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise RunError(
+            f"{run}: the frozen weights are not those that this run began with ({'; '.join(changed)}); "
+            "bring those back, or begin another run with another run.folder"
+        )
+
+
 def check_same_settings(before: dict[str, Any], now: dict[str, Any], run: str) -> None:
     """Refuse to go on with other settings than a run began with.
 

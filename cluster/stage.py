@@ -36,6 +36,8 @@ class StepData:
     """Seconds that the loop waited for the data."""
     keys: list[str]
     """Samples used, without padding."""
+    tokens: int = 0
+    """Tokens that this rank's model reads in it, without padding; 0 where a stage counts none."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Stage(Protocol):
 
     def terms(self, model: nn.Module, micro_batch: Any, world: World) -> dict[str, Term]:
         """The loss of one micro-batch, by term; the names are those of `counts`."""
+        ...
+
+    def frozen(self) -> dict[str, str]:
+        """What checkpoints do not copy because it is not trained: name → digest of where it comes from."""
         ...
 
     def describe(self) -> dict[str, Any]:
