@@ -1,10 +1,12 @@
 """The command `ecgchat`: one word for each thing that is done.
 
-ecgchat shards simulate|build|verify|inspect|show …
+ecgchat shards simulate|build|conversations|verify|inspect|show …
 ecgchat tokenizer --shards URI --out URI
-ecgchat train coca --config jobs/configs/coca/demo.yaml …
+ecgchat llm --conversations URI,URI --out URI
+ecgchat train coca|align|instruct --config jobs/configs/coca/demo.yaml …
 ecgchat export RUN --out URI
 ecgchat eval EXPORT --shards URI
+ecgchat chat EXPORT --ecg RECORD
 ecgchat submit --address http://HEAD:8265 -- python -m jobs.coca --config …
 """
 
@@ -20,20 +22,24 @@ from jobs.errors import one_sentence
 COMMANDS = {
     ("shards",): ("jobs.shards", "make, check and look at shards"),
     ("tokenizer",): ("jobs.tokenizer", "make a tokenizer from a data set's reports"),
+    ("llm",): ("jobs.llm", "make a small LLM from the conversations of training patients"),
     ("train", "coca"): ("jobs.coca", "train ECG-CoCa"),
+    ("train", "align"): ("jobs.align", "train the projector from ECG tokens into a frozen LLM"),
+    ("train", "instruct"): ("jobs.instruct", "train adapters of the LLM on conversations"),
     ("export",): ("jobs.export", "write a run's model as a plain folder"),
     ("eval",): ("jobs.eval", "evaluate an exported model"),
+    ("chat",): ("jobs.chat", "talk about one ECG in the terminal"),
     ("submit",): ("jobs.submit", "run a command on a Ray cluster and follow it"),
 }
 """Words on the command line → module with `main(arguments)`, imported only when it is asked for."""
 
-POSITIONAL = {("export",): "run", ("eval",): "model"}
+POSITIONAL = {("export",): "run", ("eval",): "model", ("chat",): "model"}
 """Settings that may stand without their name, as the first argument."""
 
 
 def usage() -> str:
     """What can be typed."""
-    lines = [f"  ecgchat {' '.join(words):<12} {about}" for words, (_, about) in COMMANDS.items()]
+    lines = [f"  ecgchat {' '.join(words):<14} {about}" for words, (_, about) in COMMANDS.items()]
     return "\n".join(["usage: ecgchat COMMAND …", "", *lines, "", "'ecgchat COMMAND --help' says what a command takes."])
 
 

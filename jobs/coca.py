@@ -7,43 +7,31 @@ ray job submit --address http://HEAD:8265 --working-dir . -- python -m jobs.coca
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cluster.launch.config import LaunchConfig
-from cluster.loop import TrainConfig, train
+from cluster.loop import OnReport, TrainConfig
 from cluster.stage import Picture, StepData, Term
 from cluster.world import World
 from ecgchat.losses import caption_loss, contrastive_loss
 from ecgchat.models.coca import CocaConfig, CocaModel, CocaModelConfig, bert_config
 from ecgchat.models.signal import counts_to_millivolts
 from ecgchat.text import encode, load_tokenizer
-from jobs.config import ConfigError, parse_with_dry_run
+from jobs.config import ConfigError, RunConfig
 from jobs.folders import local_source, reading
-from jobs.launch import launch
+from jobs.launch import run_worker, start
 from shards.dataset import ShardSet
 from shards.draw import draw_ecg
 from shards.loader import EcgBatch, EcgLoader, LoaderConfig
 from shards.order import OrderConfig
-from shards.storage import Store
-
-WORKER = "jobs.coca:worker"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What this run is called and where it is kept."""
-
-    folder: str
-    """URI of the run's folder: checkpoints, metrics, configuration. The same folder resumes the run."""
-    name: str = "coca"
 
 
 @dataclass(frozen=True)
@@ -77,6 +65,8 @@ class CocaJob:
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+    text_tower: str | None = None
+    """Folder, URI or hub id of a pretrained BERT-style encoder; null trains one of `model.text`'s size from scratch."""
     share_text: bool | None = None
     """Let ECG pictures and report text go to W&B; null: for simulated data alone."""
 
@@ -111,6 +101,7 @@ class CocaStage:
         self.job = job
         self.global_batch = job.data.loader.order.global_batch
         self.dataset = ShardSet.open(job.data.shards)
+        self.dataset.require_kind("ecg", self.name)
         self.dataset.require_rate(job.model.ecg.sampling_rate_hz, self.name)
         self.training = self.dataset.select(job.data.train_split)
         self.validation = self.dataset.select(job.data.validation_split)
@@ -118,7 +109,7 @@ class CocaStage:
             self.tokenizer = load_tokenizer(local_source(job.data.tokenizer))
         self.pad_token_id = int(self.tokenizer.pad_token_id or 0)
         self._batches = self._loader(self.training, job.data.loader, 0, 1).batches
-        tower = job.model.text_tower
+        tower = job.text_tower
         self.text_tower = None if tower is None else local_source(tower)
         """Local folder or hub id of the pretrained text tower; fetched once."""
         self.dtype = torch.bfloat16 if job.train.engine.precision == "bf16" else torch.float32
@@ -179,6 +170,10 @@ class CocaStage:
             "caption": Term(caption, self.job.loss.caption),
         }
 
+    def frozen(self) -> dict[str, str]:
+        """Nothing: all of it is trained."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """The data and the model, for the run's record."""
         return {
@@ -225,30 +220,31 @@ class CocaStage:
         return StepData([prepared], state, batch.wait_s, [key for key in batch.keys if key])
 
 
-def worker(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """One rank of the job, in a process group that a launcher made."""
-    from cluster.launch.process import join_deepspeed
-    from jobs.config import from_settings
+def write_export(settings: dict[str, Any], record: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> None:
+    """Write a trained model as `CocaModel.from_pretrained` reads it, with its tokenizer.
 
-    join_deepspeed()
-    job = from_settings(CocaJob, settings)
-    result = train(CocaStage(job), job.train, Store(job.run.folder), job.run.name, settings, on_report)
-    return asdict(result)
+    Args:
+        settings: of the run.
+        record: the run's `config.json`.
+        weights: of the whole model.
+        folder: to make.
+    """
+    model = CocaModel(CocaConfig.from_dict(record["model"]))
+    model.load_state_dict(weights)
+    model.save_pretrained(folder)
+    load_tokenizer(local_source(settings["data"]["tokenizer"])).save_pretrained(folder)
+
+
+def worker(settings: dict[str, Any], on_report: OnReport) -> dict[str, Any]:
+    """One rank of the job, in a process group that a launcher made."""
+    return run_worker(CocaJob, CocaStage, settings, on_report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check the settings, then train, or only say what would be done."""
-    request = parse_with_dry_run(CocaJob, arguments, "ecgchat train coca")
-    job = request.job
-    Store(job.run.folder)  # a run folder that cannot be is met here, before any worker starts
-    stage = CocaStage(job)
-    if request.dry_run:
-        from jobs.dry_run import describe_coca
+    from jobs.dry_run import describe_coca
 
-        describe_coca(stage)
-        return
-    outcome = launch(WORKER, asdict(job), job.launch, job.run.name)
-    print(json.dumps(outcome, indent=1))
+    start(CocaJob, CocaStage, describe_coca, "jobs.coca:worker", "ecgchat train coca", arguments)
 
 
 if __name__ == "__main__":

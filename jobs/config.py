@@ -37,6 +37,15 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
+class RunConfig:
+    """What a run is called and where it is kept."""
+
+    folder: str
+    """URI of the run's folder: checkpoints, metrics, configuration. The same folder resumes the run."""
+    name: str = "run"
+
+
+@dataclass(frozen=True)
 class Request(Generic[J]):
     """What a command line asks for."""
 

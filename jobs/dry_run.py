@@ -6,10 +6,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cluster.memory import state_bytes
+from cluster.memory import frozen_bytes, state_bytes
 from ecgchat.models.coca import CocaModel
 from ecgchat.models.memory import transformer_activation_bytes
-from jobs.coca import CocaStage
+from jobs.coca import CocaJob, CocaStage
+from jobs.language import LanguageJob, LanguageStage, attention_backend
 from shards.loader import block_bytes
 from shards.order import Block, rank_slice
 
@@ -18,33 +19,58 @@ GIB = 2**30
 
 def describe_coca(stage: CocaStage) -> None:
     """Print the plan of a `coca` job, whose settings and data have been checked already."""
-    job, workers = stage.job, stage.job.launch.workers
-    order = job.data.loader.order
+    job = stage.job
+    with torch.device("meta"):
+        model = CocaModel(stage.model_config)
+    order, workers = job.data.loader.order, job.launch.workers
+    bytes_each = 2 if job.train.engine.precision == "bf16" else 4
+    lanes = -(-order.lanes // workers)
+    block = lanes * block_bytes(Block(0, 0, 0, order.block), job.model.ecg.samples)
+    own = {
+        "data": f"{stage.dataset.store.uri}, {stage.dataset.manifest['source']}, {job.model.ecg.sampling_rate_hz:g} Hz",
+        "activations": f"about {activation_bytes(stage, -(-order.global_batch // workers), bytes_each) / GIB:.2f} GiB a rank",
+        "read-ahead": f"about {block / GIB:.2f} GiB a rank",
+    }
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _print_plan(stage, job, parameters, frozen=0, own=own)
+
+
+def describe_language(stage: LanguageStage) -> None:
+    """Print the plan of an `align` or `instruct` job, whose settings, data and models have been checked already."""
+    job = stage.settings
+    model = stage.build_model()
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in model.parameters()) - trained
+    ecg, context = stage.reader_config.tokens_per_ecg, job.data.context_length
+    own = {
+        "data": f"{stage.dataset.store.uri}, {stage.dataset.manifest['source']}, {stage.ecg.sampling_rate_hz:g} Hz",
+        "LLM": f"{stage.llm_folder}, {stage.llm_config.model_type}, attention {attention_backend(job.attention)}",
+        "context": f"{context} tokens, {ecg} of them for each ECG",
+    }
+    _print_plan(stage, job, trained, frozen, own)
+
+
+def _print_plan(
+    stage: CocaStage | LanguageStage, job: CocaJob | LanguageJob, trained: int, frozen: int, own: dict[str, str]
+) -> None:
+    engine, workers, order = job.train.engine, job.launch.workers, job.data.loader.order
     batches = stage.steps_per_epoch()
     steps = job.train.steps or max(1, round(job.train.epochs * batches))
     slices = [rank_slice(order.global_batch, rank, workers) for rank in range(workers)]
     share = sorted({stop - start for start, stop in slices})
-    with torch.device("meta"):
-        model = CocaModel(stage.model_config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    per_rank = -(-order.global_batch // workers)
-    states = state_bytes(parameters, job.train.engine, workers)
-    bytes_each = 2 if job.train.engine.precision == "bf16" else 4
-    activations = activation_bytes(stage, per_rank, bytes_each)
-    lanes = -(-order.lanes // workers)
-    block = lanes * block_bytes(Block(0, 0, 0, order.block), job.model.ecg.samples)
-    engine, seen = job.train.engine, steps * order.global_batch / stage.training.index.num_rows
+    seen = steps * order.global_batch / stage.training.index.num_rows
     uneven = "" if order.lanes % workers == 0 else f": not a multiple of {workers}, so that ranks read some lanes twice"
+    parts = "no accumulation" if engine.gradient_accumulation == 1 else f"in {engine.gradient_accumulation} micro-batches"
+    states = state_bytes(trained, engine, workers) + frozen_bytes(frozen, engine, workers)
     rows = {
-        "data": f"{stage.dataset.store.uri}, {stage.dataset.manifest['source']}, {job.model.ecg.sampling_rate_hz:g} Hz",
+        "data": own.pop("data"),
         "records": f"train {stage.training.index.num_rows}, validation {stage.validation.index.num_rows}",
-        "batch": f"{order.global_batch} samples over {workers} workers: {' or '.join(map(str, share))} each, no accumulation",
+        "batch": f"{order.global_batch} samples over {workers} workers: {' or '.join(map(str, share))} each, {parts}",
         "steps": f"{steps}, {batches} an epoch, {seen:.1f} epochs",
         "lanes": f"{order.lanes}{uneven}",
-        "parameters": f"{parameters / 1e6:.2f} M",
+        "parameters": f"{trained / 1e6:.2f} M" + (f" trained, {frozen / 1e6:.2f} M frozen" if frozen else ""),
         "model, gradients, optimiser": f"{states / GIB:.2f} GiB a rank (ZeRO-{engine.zero_stage}, {engine.precision})",
-        "activations": f"about {activations / GIB:.2f} GiB a rank",
-        "read-ahead": f"about {block / GIB:.2f} GiB a rank",
+        **own,
         "started by": job.launch.by,
         "run": job.run.folder,
     }

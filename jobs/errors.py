@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from cluster.errors import RunError
+from ecgchat.errors import ModelError
 from jobs.config import ConfigError
 from shards.dataset import DatasetError
 from shards.order import OrderError
@@ -13,7 +14,7 @@ from shards.record import RecordError
 from shards.storage import StorageError
 from shards.tar import ShardFormatError
 
-MEANT_FOR_USERS = (ConfigError, DatasetError, OrderError, RecordError, RunError, ShardFormatError, StorageError)
+MEANT_FOR_USERS = (ConfigError, DatasetError, ModelError, OrderError, RecordError, RunError, ShardFormatError, StorageError)
 
 
 def one_sentence(command: Callable[[], int | None]) -> int:

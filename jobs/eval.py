@@ -1,6 +1,9 @@
-"""Evaluate an exported ECG-CoCa on held-out patients: retrieval both ways, and findings without a classifier.
+"""Evaluate an export on held-out patients: an ECG-CoCa here, an ECG-Chat by `jobs.eval_chat`.
 
-ecgchat eval s3://bucket/exports/demo --shards s3://bucket/shards --out results.json
+    ecgchat eval s3://bucket/exports/coca --shards s3://bucket/shards --out results.json
+    ecgchat eval s3://bucket/exports/instruct --shards s3://bucket/dialogues --out results.json
+
+ECG-CoCa: retrieval both ways, and findings without a classifier.
 """
 
 from __future__ import annotations
@@ -18,16 +21,19 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from cluster.world import local_device
 from ecgchat.evaluation import retrieval, zero_shot
 from ecgchat.models.coca import CocaModel
+from ecgchat.models.ecg_reader import EcgReaderConfig
 from ecgchat.models.ecg_tower import EcgTowerConfig
 from ecgchat.models.signal import counts_to_millivolts
 from ecgchat.prompts import FINDINGS, prompts
 from ecgchat.text import encode, load_tokenizer
 from jobs.config import parse
+from jobs.eval_chat import evaluate_chat, show_chat
 from jobs.folders import local_source, reading
 from shards.dataset import ShardSet
 from shards.loader import EcgLoader, LoaderConfig
@@ -42,8 +48,10 @@ class EvalJob:
     model: str
     """Folder or URI of an export."""
     shards: str
-    """URI of the data set."""
+    """URI of the data set: ECGs for an export of coca, conversations for one of align or instruct."""
     split: str = "test"
+    records: int = 1000
+    """Of conversations, samples at most."""
     batch: int = 64
     out: str | None = None
     """JSON file for the results."""
@@ -76,7 +84,9 @@ def embed(job: EvalJob) -> Embedded:
         model = CocaModel.from_pretrained(folder).eval().to(device)
         tokenizer = load_tokenizer(folder)
     ecg_config = EcgTowerConfig(**model.config.ecg)
-    data = ShardSet.open(job.shards).select(job.split)
+    data = ShardSet.open(job.shards)
+    data.require_kind("ecg", "eval")
+    data = data.select(job.split)
     data.require_rate(ecg_config.sampling_rate_hz, "eval")
     context_length = model.text.encoder.config.max_position_embeddings
     order = OrderConfig(global_batch=min(job.batch, data.index.num_rows), shuffle=False, drop_tail=False)
@@ -119,10 +129,22 @@ def show(results: dict[str, dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def coca_card_rows(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The results as rows of a Markdown table."""
+    head = ["| on held-out patients | value | chance |", "|---|---|---|"]
+    return head + [f"| {name} | {row['value']:.3f} | {row['chance']:.3f} |" for name, row in results.items()]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate an export and print the table."""
     job = parse(EvalJob, arguments, "ecgchat eval")
-    results = measure(embed(job))
-    show(results, Console())
+    with reading(job.model, "exported model"):
+        kind = AutoConfig.from_pretrained(local_source(job.model)).model_type
+    if kind == EcgReaderConfig.model_type:
+        results = evaluate_chat(job.model, job.shards, job.split, job.records, job.batch).rows
+        show_chat(results, Console())
+    else:
+        results = measure(embed(job))
+        show(results, Console())
     if job.out:
         Path(job.out).write_text(json.dumps(results, indent=1))

@@ -1,19 +1,20 @@
 """Turn a run's committed checkpoint into a plain model folder: safetensors, configuration, tokenizer, model card.
 
 ecgchat export s3://bucket/runs/demo --out s3://bucket/exports/demo
-model = CocaModel.from_pretrained("exports/demo")
+model = CocaModel.from_pretrained("exports/demo")              # a run of coca
+model, tokenizer = load_chat("exports/demo")                   # a run of align or instruct
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,13 +23,12 @@ from transformers.utils.logging import disable_progress_bar
 from cluster.errors import RunError
 from cluster.launch.process import prepare_libraries
 from cluster.markers import Marker, best_steps, committed, download
-from ecgchat.models.coca import CocaConfig, CocaModel
-from ecgchat.text import load_tokenizer
-from jobs.coca import CocaJob
-from jobs.config import from_settings, parse
-from jobs.folders import local_source
+from jobs.config import parse
 from jobs.model_card import model_card
 from shards.storage import Store
+
+STAGES = {"coca": "jobs.coca", "align": "jobs.align", "instruct": "jobs.instruct"}
+"""Stage of a run → module with `write_export(settings, record, weights, folder)`."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,11 @@ def choose(markers: list[Marker], step: int | None, run: str) -> Marker:
     return chosen
 
 
-def fp32_weights(folder: Path, zero_stage: int) -> dict[str, Tensor]:
-    """Full fp32 weights from the files of all ranks of a checkpoint, whatever the ZeRO stage.
+def trained_weights(folder: Path, zero_stage: int) -> dict[str, Tensor]:
+    """Full fp32 weights of all that is trained, from the files of all ranks of a checkpoint, whatever the ZeRO stage.
+
+    They are put together from the optimiser's partitions. A state dictionary taken from a running ZeRO-3 model would hold
+    empty tensors instead, for every weight above its persistence threshold.
 
     Args:
         folder: holds `state/`, as DeepSpeed wrote it.
@@ -73,7 +76,7 @@ def fp32_weights(folder: Path, zero_stage: int) -> dict[str, Tensor]:
 
     # It prints its own progress, tensor by tensor.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state"))
+        return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state", exclude_frozen_parameters=True))
 
 
 def export(job: ExportJob) -> Marker:
@@ -81,15 +84,13 @@ def export(job: ExportJob) -> Marker:
     run = Store(job.run)
     marker = choose(committed(run.child("checkpoints")), job.step, run.uri)
     record = json.loads(run.get("config.json"))
-    settings = from_settings(CocaJob, marker.content["settings"])
+    stage = importlib.import_module(STAGES[record["stage"]])
     with tempfile.TemporaryDirectory(prefix="ecgchat-export-") as scratch:
         parts, folder = Path(scratch, "checkpoint"), Path(scratch, "export")
         download(run.child("checkpoints"), marker, parts)
         disable_progress_bar()
-        model = CocaModel(CocaConfig.from_dict(record["model"]))
-        model.load_state_dict(fp32_weights(parts, settings.train.engine.zero_stage))
-        model.save_pretrained(folder)
-        load_tokenizer(local_source(settings.data.tokenizer)).save_pretrained(folder)
+        zero_stage = marker.content["settings"]["train"]["engine"]["zero_stage"]
+        stage.write_export(marker.content["settings"], record, trained_weights(parts, zero_stage), folder)
         (folder / "README.md").write_text(model_card(record, marker))
         (folder / "training.json").write_text(json.dumps({"checkpoint": marker.name, **record}, indent=1))
         store = Store(job.out)
@@ -98,10 +99,10 @@ def export(job: ExportJob) -> Marker:
     return marker
 
 
-def add_results(job: ExportJob, marker: Marker, results: dict[str, Any]) -> None:
-    """Write the model card of an export again, with what was measured on it."""
+def add_results(job: ExportJob, marker: Marker, rows: list[str]) -> None:
+    """Write the model card of an export again, with what was measured on it: rows of a Markdown table."""
     record = json.loads(Store(job.run).get("config.json"))
-    Store(job.out).put("README.md", model_card(record, marker, results).encode())
+    Store(job.out).put("README.md", model_card(record, marker, rows).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

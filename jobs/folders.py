@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ecgchat.errors import ModelError
 from jobs.config import ConfigError
 from shards.storage import local_folder
 
@@ -36,8 +38,33 @@ def reading(folder: str, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except ModelError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         cause = " ".join(str(error).split())[:160]
         raise ConfigError(
             f"{folder}: no {what} can be read from it ({cause}); check the folder, the URI or the hub id"
         ) from error
+
+
+def source_digest(folder: str) -> str:
+    """Names the weights of a folder or hub id, whatever path they lie under.
+
+    Args:
+        folder: as `local_source` gave it.
+
+    Returns:
+        sha256 over names and bytes of a local folder's files; for a hub id, that and its commit.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        from transformers import AutoConfig
+
+        return f"{folder}@{AutoConfig.from_pretrained(folder)._commit_hash}"
+    content = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        # A card may be written again with results; weights, configuration and tokenizer make the model.
+        if file.is_file() and file.suffix != ".md":
+            with file.open("rb") as opened:
+                content.update(f"{file.relative_to(path)}\0{hashlib.file_digest(opened, 'sha256').hexdigest()}\0".encode())
+    return content.hexdigest()

@@ -1,12 +1,73 @@
-"""Start the workers of a stage the way its settings say."""
+"""What every training job does: check its settings, start its workers, and be one of them."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol, TypeVar
+
+from transformers.utils.logging import disable_progress_bar
 
 from cluster.launch import process, ray_train
 from cluster.launch.config import LaunchConfig
+from cluster.loop import OnReport, TrainConfig, train
+from cluster.stage import Stage
+from jobs.config import RunConfig, from_settings, parse_with_dry_run
+from shards.storage import Store
+
+
+class TrainingJob(Protocol):
+    """Settings that every training job has."""
+
+    @property
+    def run(self) -> RunConfig: ...  # noqa: D102
+    @property
+    def train(self) -> TrainConfig: ...  # noqa: D102
+    @property
+    def launch(self) -> LaunchConfig: ...  # noqa: D102
+
+
+J = TypeVar("J", bound=TrainingJob)
+S = TypeVar("S", bound=Stage)
+
+
+def start(
+    kind: type[J],
+    make_stage: Callable[[J], S],
+    describe: Callable[[S], None],
+    worker: str,
+    prog: str,
+    arguments: Sequence[str] | None,
+) -> None:
+    """Check the settings, then train, or only say what would be done.
+
+    Args:
+        kind: of the job.
+        make_stage: reads its data and models; what is wrong with them is met here, before any machine is taken.
+        describe: prints the plan of a dry run.
+        worker: `package.module:function` that every rank runs.
+        prog: how the command is called in its help.
+        arguments: of the command line.
+    """
+    disable_progress_bar()
+    request = parse_with_dry_run(kind, arguments, prog)
+    Store(request.job.run.folder)
+    stage = make_stage(request.job)
+    if request.dry_run:
+        describe(stage)
+        return
+    print(json.dumps(launch(worker, asdict(request.job), request.job.launch, request.job.run.name), indent=1))  # type: ignore[call-overload]
+
+
+def run_worker(
+    kind: type[J], make_stage: Callable[[J], Stage], settings: dict[str, Any], on_report: OnReport
+) -> dict[str, Any]:
+    """One rank of a job, in a process group that a launcher made."""
+    process.join_deepspeed()
+    disable_progress_bar()
+    job = from_settings(kind, settings)
+    return asdict(train(make_stage(job), job.train, Store(job.run.folder), job.run.name, settings, on_report))
 
 
 def launch(worker: str, settings: dict[str, Any], config: LaunchConfig, name: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 ecgchat shards simulate --out sim --records 2000 --seed 0
 ecgchat shards build ptb-xl sim --out s3://bucket/shards
+ecgchat shards conversations s3://bucket/shards --out s3://bucket/dialogues --task dialogue
+ecgchat shards conversations s3://bucket/shards --out s3://bucket/instruct --items ecg_instruct_45k.json
 ecgchat shards verify s3://bucket/shards
 ecgchat shards inspect s3://bucket/shards
 ecgchat shards show s3://bucket/shards simulated-ptb-xl-17 --out ecg.png
@@ -12,15 +14,21 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jobs.config import ConfigError
 from shards.build import BuildOptions, build
+from shards.conversations.compose import TASKS, Task
+from shards.conversations.loader import read_conversation
+from shards.conversations.source import TEXT_ONLY, ComposedConversations, LlavaConversations
 from shards.dataset import ShardSet
 from shards.plan import Source
 from shards.record import LEADS
@@ -30,6 +38,9 @@ from shards.verify import verify
 
 SOURCES: dict[str, Callable[[Path, int], Source]] = {"ptb-xl": PtbXl}
 """Name on the command line → reader of the publisher's layout."""
+
+NAMES_SHOWN = 20
+"""Items without a record that are named on the terminal; the manifest names all."""
 
 console = Console()
 
@@ -56,22 +67,57 @@ def simulate(arguments: argparse.Namespace) -> None:
 def build_shards(arguments: argparse.Namespace) -> None:
     """Turn a corpus in its publisher's layout into shards, an index and a manifest."""
     source = SOURCES[arguments.source](Path(arguments.folder), arguments.rate)
-    options = BuildOptions(arguments.records_per_shard, arguments.seed, arguments.max_rejected, arguments.workers)
-    with progress_bar() as bar:
-        task = bar.add_task("building shards, records", total=None)
-        manifest = build(
-            source,
-            arguments.out,
-            options,
-            on_shard=lambda shard: bar.advance(task, len(shard.rows) + len(shard.rejected)),
-            on_plan=lambda shards: bar.update(task, total=sum(len(shard.records) for shard in shards)),
-        )
+    manifest = _build(source, arguments, "building shards, records")
     counts = manifest["counts"]
     console.print(
         f"{counts['records']} records of {counts['patients']} patients in {len(manifest['shards'])} shards in {arguments.out}; "
         f"{counts['absent']} absent, {counts['rejected']} rejected (listed in manifest.json)",
         soft_wrap=True,
     )
+
+
+def make_conversations(arguments: argparse.Namespace) -> None:
+    """Make a data set of conversations from a built data set of ECGs."""
+    if arguments.items and (arguments.task or arguments.text_only is not None):
+        raise ConfigError("--items: its conversations are taken as they are; leave --task and --text-only away")
+    task: Task = arguments.task or "dialogue"
+    if arguments.text_only is not None and task != "dialogue":
+        raise ConfigError(f"--text-only: only --task dialogue asks without an ECG, found --task {task}; leave one away")
+    text_only = TEXT_ONLY if arguments.text_only is None else arguments.text_only
+    data = ShardSet.open(arguments.uri)
+    source: Source = (
+        LlavaConversations(data, Path(arguments.items))
+        if arguments.items
+        else ComposedConversations(data, task, arguments.seed, text_only)
+    )
+    manifest = _build(source, arguments, "making conversations")
+    counts = manifest["counts"]
+    kinds = ", ".join(f"{kind} {count}" for kind, count in counts["label"].items())
+    console.print(
+        f"{counts['records']} conversations about {counts['ecgs']} ECGs of {counts['patients']} patients in "
+        f"{len(manifest['shards'])} shards in {arguments.out}; {counts['absent']} absent, {counts['rejected']} rejected "
+        "(listed in manifest.json)" + (f"; asked for: {kinds}" if kinds else ""),
+        soft_wrap=True,
+        highlight=False,
+    )
+    if arguments.items and manifest["absent"]:
+        names = [item["record_id"] for item in manifest["absent"]]
+        more = f" and {len(names) - NAMES_SHOWN} more, listed in manifest.json" if len(names) > NAMES_SHOWN else ""
+        shown = ", ".join(names[:NAMES_SHOWN])
+        console.print(f"items whose ECG is not in {arguments.uri}: {shown}{more}", soft_wrap=True, highlight=False)
+
+
+def _build(source: Source, arguments: argparse.Namespace, doing: str) -> dict[str, Any]:
+    options = BuildOptions(arguments.records_per_shard, arguments.seed, arguments.max_rejected, arguments.workers)
+    with progress_bar() as bar:
+        task = bar.add_task(doing, total=None)
+        return build(
+            source,
+            arguments.out,
+            options,
+            on_shard=lambda shard: bar.advance(task, len(shard.rows) + len(shard.rejected)),
+            on_plan=lambda shards: bar.update(task, total=sum(len(shard.records) for shard in shards)),
+        )
 
 
 def verify_shards(arguments: argparse.Namespace) -> int:
@@ -83,7 +129,8 @@ def verify_shards(arguments: argparse.Namespace) -> int:
     for problem in problems:
         console.print(f"[red]✗[/red] {problem}", highlight=False, soft_wrap=True)
     if not problems:
-        console.print(f"{data.index.num_rows} records in {len(data.manifest['shards'])} shards are what the manifest says")
+        what = "records" if data.kind == "ecg" else "conversations"
+        console.print(f"{data.index.num_rows} {what} in {len(data.manifest['shards'])} shards are what the manifest says")
     return 1 if problems else 0
 
 
@@ -92,12 +139,20 @@ def inspect(arguments: argparse.Namespace) -> None:
     data = ShardSet.open(arguments.uri)
     manifest = data.manifest
     facts = Table("", "", title=data.store.uri, show_header=False)
-    rates = ", ".join(f"{rate:g} Hz" for rate in sorted(set(data.index["fs_hz"].to_pylist())))
+    rates = ", ".join(f"{rate:g} Hz" for rate in data.rates) or "no ECG"
+    counts = manifest["counts"]
+    records = {"records": f"{counts['records']} of {counts['patients']} patients, {rates}"}
+    if data.kind == "conversation":
+        without = data.index["ecgs"].to_pylist().count(0)
+        records = {
+            "conversations": f"{counts['records']}, {without} without an ECG",
+            "ECGs": f"{counts['ecgs']} of {counts['patients']} patients, {rates}",
+        }
     for name, value in {
         "source": manifest["source"] + (" (simulated)" if manifest["simulated"] else ""),
-        "records": f"{manifest['counts']['records']} of {manifest['counts']['patients']} patients, {rates}",
-        "absent, rejected": f"{manifest['counts']['absent']}, {manifest['counts']['rejected']}",
-        "splits": ", ".join(f"{name} {count}" for name, count in manifest["counts"]["split"].items()),
+        **records,
+        "absent, rejected": f"{counts['absent']}, {counts['rejected']}",
+        "splits": ", ".join(f"{name} {count}" for name, count in counts["split"].items()),
         "shards": f"{len(manifest['shards'])}, {sum(shard['bytes'] for shard in manifest['shards']) / 1e6:.1f} MB",
         "index sha256": data.digest,
         **{
@@ -107,28 +162,52 @@ def inspect(arguments: argparse.Namespace) -> None:
     }.items():
         facts.add_row(name, str(value))
     console.print(facts)
-    labels = Table("label", "records", "share")
-    for label, count in sorted(manifest["counts"]["label"].items(), key=lambda item: -item[1]):
+    labels = Table("label", "records", "share") if data.kind == "ecg" else Table("asked for", "conversations", "share")
+    for label, count in sorted(counts["label"].items(), key=lambda item: -item[1]):
         labels.add_row(label, str(count), f"{'█' * round(30 * count / data.index.num_rows)} {count / data.index.num_rows:.1%}")
     console.print(labels)
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Draw one record with its text, as PNG or in the terminal."""
+    """Draw one record with its text, or a conversation with its first ECG, as PNG or in the terminal."""
     from shards.draw import draw_ecg, draw_in_terminal
 
-    data = ShardSet.open(arguments.uri)
-    key, ecg, record = data.sample(arguments.key)
+    shown = _shown(ShardSet.open(arguments.uri), arguments.key)
     if arguments.out:
         if not Path(arguments.out).absolute().parent.is_dir():
             raise ConfigError(f"--out {arguments.out}: its folder is not there; make it first")
-        png = draw_ecg(ecg, record["mv_per_lsb"], record["fs_hz"], title=key, text=record["report"] or "")
-        Path(arguments.out).write_bytes(png)
-        console.print(f"{key} drawn in {arguments.out}")
+        if shown.ecg is None:
+            raise ConfigError(f"--out {arguments.out}: {shown.key} has no ECG to draw; leave --out away to read its text")
+        Path(arguments.out).write_bytes(draw_ecg(shown.ecg, shown.mv_per_lsb, shown.fs_hz, title=shown.key, text=shown.text))
+        console.print(f"{shown.key} drawn in {arguments.out}")
         return
-    console.print(f"[bold]{key}[/bold]  {record['report'] or ''}", highlight=False)
-    width = max(50, min(console.width, 160))
-    print(draw_in_terminal(ecg, record["mv_per_lsb"], record["fs_hz"], width, leads=LEADS if arguments.all_leads else ("II",)))
+    console.print(f"[bold]{shown.key}[/bold]", end="  ", highlight=False)
+    console.print(shown.text, highlight=False, markup=False)
+    if shown.ecg is not None:
+        width = max(50, min(console.width, 160))
+        leads = LEADS if arguments.all_leads else ("II",)
+        print(draw_in_terminal(shown.ecg, shown.mv_per_lsb, shown.fs_hz, width, leads=leads))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    key: str
+    text: str
+    ecg: NDArray[np.int16] | None
+    mv_per_lsb: list[float]
+    fs_hz: float
+
+
+def _shown(data: ShardSet, key: str) -> _Shown:
+    if data.kind == "ecg":
+        name, ecg, record = data.sample(key)
+        return _Shown(name, record["report"] or "", ecg, record["mv_per_lsb"], record["fs_hz"])
+    sample = read_conversation(data, key)
+    speakers = {"human": "Q", "gpt": "A"}
+    text = "\n".join(f"{speakers[turn['from']]}: {turn['value']}" for turn in sample.record["conversations"])
+    if not sample.ecgs:
+        return _Shown(sample.key, text, None, [], 0.0)
+    return _Shown(sample.key, text, sample.ecgs[0], sample.mv_per_lsb[0], sample.record["fs_hz"])
 
 
 def progress_bar() -> Progress:
@@ -144,7 +223,7 @@ def progress_bar() -> Progress:
 
 
 def parser(prog: str = "ecgchat shards") -> argparse.ArgumentParser:
-    """The command line of all five tools."""
+    """The command line of all six tools."""
     root = argparse.ArgumentParser(prog=prog, description="Make, check and look at shards.")
     tools = root.add_subparsers(required=True, metavar="TOOL")
 
@@ -164,12 +243,20 @@ def parser(prog: str = "ecgchat shards") -> argparse.ArgumentParser:
     one.add_argument("folder", metavar="DIR", help="where the corpus lies")
     one.add_argument("--out", required=True, help="URI of the data set: file://, s3://, or a path")
     one.add_argument("--rate", type=int, default=500, help="sampling rate to take, Hz (default %(default)s)")
-    one.add_argument("--records-per-shard", type=int, default=512, help="records planned for a shard (default %(default)s)")
-    one.add_argument("--seed", type=int, default=0, help="spreads records over shards (default %(default)s)")
+    _add_build_options(one, "spreads records over shards")
+
+    one = tool("conversations", make_conversations)
+    one.add_argument("uri", metavar="URI", help="of the data set of ECGs")
+    one.add_argument("--out", required=True, help="URI of the data set of conversations")
+    one.add_argument("--task", choices=TASKS, help="what to ask of each record (default dialogue)")
+    one.add_argument("--items", metavar="FILE.json", help="a LLaVA file whose conversations are taken instead")
     one.add_argument(
-        "--max-rejected", type=float, default=0.01, help="fraction of records that may be rejected (default %(default)s)"
+        "--text-only",
+        type=float,
+        metavar="F",
+        help=f"conversations without an ECG in a dialogue set, as a fraction of its ECGs (default {TEXT_ONLY:g})",
     )
-    one.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default %(default)s)")
+    _add_build_options(one, "decides what is asked, and spreads conversations over shards")
 
     one = tool("verify", verify_shards)
     one.add_argument("uri", metavar="URI", help="of the data set")
@@ -183,6 +270,15 @@ def parser(prog: str = "ecgchat shards") -> argparse.ArgumentParser:
     one.add_argument("--out", help="PNG file; without it, the terminal")
     one.add_argument("--all-leads", action="store_true", help="all twelve leads in the terminal, not lead II alone")
     return root
+
+
+def _add_build_options(one: argparse.ArgumentParser, seed: str) -> None:
+    one.add_argument("--records-per-shard", type=int, default=512, help="records planned for a shard (default %(default)s)")
+    one.add_argument("--seed", type=int, default=0, help=f"{seed} (default %(default)s)")
+    one.add_argument(
+        "--max-rejected", type=float, default=0.01, help="fraction of records that may be rejected (default %(default)s)"
+    )
+    one.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default %(default)s)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

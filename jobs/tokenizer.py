@@ -44,7 +44,9 @@ def reports(data: ShardSet) -> Iterator[str]:
 
 def make_tokenizer(job: TokenizerJob) -> int:
     """Train the tokenizer, write it, and return its number of tokens."""
-    texts = list(itertools.islice(reports(ShardSet.open(job.shards).select("train")), job.reports))
+    data = ShardSet.open(job.shards)
+    data.require_kind("ecg", "tokenizer")
+    texts = list(itertools.islice(reports(data.select("train")), job.reports))
     # The words of evaluation prompts are known too, each letter by letter at least.
     letters = [" ".join(prompts(code)) for code in FINDINGS]
     tokenizer = train_tokenizer([*texts, *letters, *letters], job.vocabulary)

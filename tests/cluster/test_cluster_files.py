@@ -7,8 +7,10 @@ import yaml
 
 from cluster.engine import EngineConfig, OptimizerConfig
 from cluster.memory import state_bytes
+from jobs.align import AlignJob
 from jobs.coca import CocaJob
 from jobs.config import parse
+from jobs.instruct import InstructJob
 
 PROJECT = Path(__file__).parents[2]
 
@@ -21,10 +23,18 @@ def test_ray_takes_the_cluster_file():
     validate_config(prepare_config(config))
 
 
-@pytest.mark.parametrize("file", sorted((PROJECT / "jobs" / "configs" / "coca").glob("*.yaml")), ids=lambda file: file.stem)
+CONFIGS = PROJECT / "jobs" / "configs"
+NEEDED = {
+    "coca": (CocaJob, ["--data.tokenizer", "s3://b/t"]),
+    "align": (AlignJob, ["--encoder", "s3://b/e", "--llm", "s3://b/l"]),
+    "instruct": (InstructJob, ["--align", "s3://b/a"]),
+}
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_every_configuration_is_one(file):
-    arguments = ["--config", str(file), "--data.shards", "s3://b/s", "--data.tokenizer", "s3://b/t", "--run.folder", "s3://b/r"]
-    job = parse(CocaJob, arguments, "test")
+    kind, needed = NEEDED[file.parent.name]
+    job = parse(kind, ["--config", str(file), "--data.shards", "s3://b/s", "--run.folder", "s3://b/r", *needed], "test")
     assert job.run.name == file.stem
 
 

@@ -30,7 +30,7 @@ from shards.storage import Store
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
-SCRIPT = PROJECT / "cluster" / "slurm" / "coca.sbatch"
+SCRIPT = PROJECT / "cluster" / "slurm" / "stage.sbatch"
 NODES = 2
 JOB_S = 150
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -88,8 +88,8 @@ class Slurm:
         return ours
 
     def submit(self, output: Path, nodes: int, *arguments: str) -> tuple[dict[str, str], str]:
-        """Run `coca.sbatch` to its end: what Slurm says of the job, and its output."""
-        done = self.command("sbatch", "--parsable", f"--nodes={nodes}", f"--output={output}", str(SCRIPT), *arguments)
+        """Run the stage `coca` to its end: what Slurm says of the job, and its output."""
+        done = self.command("sbatch", "--parsable", f"--nodes={nodes}", f"--output={output}", str(SCRIPT), "coca", *arguments)
         assert done.returncode == 0, done.stderr
         deadline = time.monotonic() + JOB_S
         # `sbatch --wait` asks at ever longer intervals.
