@@ -1,4 +1,4 @@
-# make demo              the whole way on this machine: simulated ECGs → shards → Ray → trained encoder → runs/demo/report.html
+# make demo              the whole way on this machine: simulated ECGs → shards → Ray → a model that talks → runs/demo/report.html
 # make demo DATA=DIR     the same on a PTB-XL folder
 # make test              every test, the linters and the type checker
 
