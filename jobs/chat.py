@@ -23,6 +23,7 @@ from rich.console import Console
 from transformers import TextStreamer
 from transformers.utils.logging import disable_progress_bar
 
+from cluster.launch.process import prepare_libraries
 from cluster.world import local_device
 from ecgchat.chat_export import load_chat
 from ecgchat.conversation import collate, tokenise
@@ -105,6 +106,7 @@ class Talk:
     """
 
     def __init__(self, job: ChatJob, recording: Recording | None) -> None:
+        prepare_libraries()
         disable_progress_bar()
         self.job, self.recording = job, recording
         folder = local_source(job.model)

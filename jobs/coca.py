@@ -24,6 +24,7 @@ from cluster.world import World
 from ecgchat.losses import caption_loss, contrastive_loss
 from ecgchat.models.coca import CocaConfig, CocaModel, CocaModelConfig, bert_config
 from ecgchat.models.signal import counts_to_millivolts
+from ecgchat.models.text_tower import text_encoder_config
 from ecgchat.text import encode, load_tokenizer
 from jobs.config import ConfigError, RunConfig
 from jobs.folders import local_source, reading
@@ -112,6 +113,12 @@ class CocaStage:
         tower = job.text_tower
         self.text_tower = None if tower is None else local_source(tower)
         """Local folder or hub id of the pretrained text tower; fetched once."""
+        width = text_encoder_config(self.model_config.text).hidden_size
+        if width != job.model.ecg.width:
+            raise ConfigError(
+                f"model.ecg.width {job.model.ecg.width}: the text tower {tower} is {width} wide, and the caption decoder reads "
+                f"both; set model.ecg.width to {width}, or take another text tower"
+            )
         self.dtype = torch.bfloat16 if job.train.engine.precision == "bf16" else torch.float32
 
     @cached_property

@@ -57,7 +57,7 @@ ENOUGH_FOR_CONFIG = 640
 SMALL_LLM = SmallLlmConfig(vocabulary=800, steps=60)
 """For fewer records than that: so few words are soon known by heart."""
 
-ASKED = 500
+ASKED = 300
 """Held-out samples that the chat model is asked about, each a dozen questions, and each of them twice."""
 QUESTIONS_AT_ONCE = 64
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from transformers.utils.logging import disable_progress_bar
 
+from cluster.launch.process import prepare_libraries
 from cluster.world import local_device
 from ecgchat.chat_export import load_chat
 from ecgchat.conversation import exchanges
@@ -54,6 +55,7 @@ def evaluate_chat(model: str, shards: str, split: str, records: int, batch: int)
         DatasetError: no conversation data set, another sampling rate than the model's, or nothing in it to ask.
         ModelError: a part of the export is missing.
     """
+    prepare_libraries()
     disable_progress_bar()
     device = local_device()
     folder = local_source(model)

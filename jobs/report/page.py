@@ -50,8 +50,8 @@ TITLES = {
 }
 ABOUT = {
     "llm": "It stands in for a pretrained LLM: a plain Llama and its tokenizer, made here from the conversations of training "
-    "patients alone, in one process. In what it reads, a record's report stands where the ECG would stand, so that it learns "
-    "to answer from what stands there before it is ever shown an ECG.",
+    "patients alone, in one process. In what it reads, the answers stand where the ECG would stand, in any order, so that it "
+    "learns to look there for what it is asked before it is ever shown an ECG.",
     "coca": "An ECG tower and a text tower meet in one space (contrastive loss), and a decoder writes the report (caption "
     "loss). The chat model sees with this ECG tower.",
     "align": "The ECG tower and the LLM are frozen. A projector turns what the tower makes of an ECG into tokens that stand "
