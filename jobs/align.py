@@ -17,37 +17,25 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from cluster.launch.config import LaunchConfig
-from cluster.loop import OnReport, TrainConfig
+from cluster.loop import OnReport
 from ecgchat.chat_export import READER, take_weights, write_chat
 from ecgchat.models.coca import CocaConfig, CocaModel
 from ecgchat.models.ecg_chat import EcgChatModel
 from ecgchat.models.ecg_reader import EcgReader, EcgReaderConfig, ProjectorConfig
-from jobs.config import RunConfig
 from jobs.folders import local_source, reading
-from jobs.language import Attention, ConversationDataConfig, LanguageStage
+from jobs.language import LanguageJob, LanguageStage
 from jobs.launch import run_worker, start
 
 
-@dataclass(frozen=True)
-class AlignJob:
+@dataclass(frozen=True, kw_only=True)
+class AlignJob(LanguageJob):
     """Train the projector from ECG tokens into a frozen LLM."""
 
-    run: RunConfig
-    data: ConversationDataConfig
     encoder: str
     """Folder, URI or hub id of an exported ECG-CoCa."""
     llm: str
     """Folder, URI or hub id of a causal LLM."""
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
-    pad_token: str | None = None
-    """Token to pad with, where the LLM's tokenizer has none for it."""
-    attention: Attention = "auto"
-    """Attention of the LLM; auto takes flash attention where its package and a GPU are there, else SDPA."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    launch: LaunchConfig = field(default_factory=LaunchConfig)
-    share_text: bool | None = None
-    """Let ECG pictures and conversations go to W&B; null: for simulated data alone."""
 
 
 class AlignStage(LanguageStage):

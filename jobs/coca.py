@@ -8,7 +8,7 @@ ray job submit --address http://HEAD:8265 --working-dir . -- python -m jobs.coca
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cluster.launch.config import LaunchConfig
-from cluster.loop import OnReport, TrainConfig
+from cluster.loop import OnReport
 from cluster.stage import Picture, StepData, Term
 from cluster.world import World
 from ecgchat.losses import caption_loss, contrastive_loss
@@ -26,26 +25,21 @@ from ecgchat.models.coca import CocaConfig, CocaModel, CocaModelConfig, bert_con
 from ecgchat.models.signal import counts_to_millivolts
 from ecgchat.models.text_tower import text_encoder_config
 from ecgchat.text import encode, load_tokenizer
-from jobs.config import ConfigError, RunConfig
+from jobs.config import ConfigError
 from jobs.folders import local_source, reading
-from jobs.launch import run_worker, start
+from jobs.launch import TrainingJob, run_worker, start
+from jobs.shard_stage import ShardDataConfig, ShardStage
 from shards.dataset import ShardSet
 from shards.draw import draw_ecg
 from shards.loader import EcgBatch, EcgLoader, LoaderConfig
-from shards.order import OrderConfig
 
 
-@dataclass(frozen=True)
-class DataConfig:
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ShardDataConfig):
     """What to train on."""
 
-    shards: str
-    """URI of a data set that `ecgchat shards build` wrote."""
     tokenizer: str
     """Folder, URI or hub id of the text tower's tokenizer; `ecgchat tokenizer` makes one from a data set's reports."""
-    train_split: str = "train"
-    validation_split: str = "val"
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
 
 
 @dataclass(frozen=True)
@@ -56,20 +50,15 @@ class LossConfig:
     caption: float = 2.0
 
 
-@dataclass(frozen=True)
-class CocaJob:
+@dataclass(frozen=True, kw_only=True)
+class CocaJob(TrainingJob):
     """Train ECG-CoCa."""
 
-    run: RunConfig
     data: DataConfig
     model: CocaModelConfig = field(default_factory=CocaModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    launch: LaunchConfig = field(default_factory=LaunchConfig)
     text_tower: str | None = None
     """Folder, URI or hub id of a pretrained BERT-style encoder; null trains one of `model.text`'s size from scratch."""
-    share_text: bool | None = None
-    """Let ECG pictures and report text go to W&B; null: for simulated data alone."""
 
     def __post_init__(self) -> None:
         accumulation = self.train.engine.gradient_accumulation
@@ -93,23 +82,18 @@ class CocaBatch:
     """(n,) 1 for a pair, 0 for padding."""
 
 
-class CocaStage:
+class CocaStage(ShardStage[EcgBatch]):
     """The stage that the worker loop runs. It keeps the protocol of `cluster.stage.Stage`."""
 
     name = "coca"
+    kind = "ecg"
 
     def __init__(self, job: CocaJob) -> None:
         self.job = job
-        self.global_batch = job.data.loader.order.global_batch
-        self.dataset = ShardSet.open(job.data.shards)
-        self.dataset.require_kind("ecg", self.name)
-        self.dataset.require_rate(job.model.ecg.sampling_rate_hz, self.name)
-        self.training = self.dataset.select(job.data.train_split)
-        self.validation = self.dataset.select(job.data.validation_split)
+        super().__init__(job, job.data, job.model.ecg.sampling_rate_hz)
         with reading(job.data.tokenizer, "tokenizer"):
             self.tokenizer = load_tokenizer(local_source(job.data.tokenizer))
         self.pad_token_id = int(self.tokenizer.pad_token_id or 0)
-        self._batches = self._loader(self.training, job.data.loader, 0, 1).batches
         tower = job.text_tower
         self.text_tower = None if tower is None else local_source(tower)
         """Local folder or hub id of the pretrained text tower; fetched once."""
@@ -141,25 +125,6 @@ class CocaStage:
             model.text.load_pretrained(self.text_tower)
         return model
 
-    def steps_per_epoch(self) -> int:
-        """Full batches of the training split."""
-        return self._batches
-
-    def training_data(self, world: World, state: dict[str, Any] | None) -> Generator[StepData, None, None]:
-        """Batches without end, in the order of `shards.order`."""
-        loader = self._loader(self.training, self.job.data.loader, world.rank, world.size)
-        if state is not None:
-            loader.start = loader.order.restore(state)
-        for batch in loader:
-            yield self._step_data(batch, loader.order.state(batch.position), world)
-
-    def validation_data(self, world: World) -> Iterator[StepData]:
-        """The validation split once, in the order of its shards, the last batch padded with weight 0."""
-        order = OrderConfig(global_batch=min(self.global_batch, self.validation.index.num_rows), shuffle=False, drop_tail=False)
-        loader = self._loader(self.validation, LoaderConfig(order), world.rank, world.size)
-        for _, batch in zip(range(loader.batches), loader, strict=False):
-            yield self._step_data(batch, {}, world)
-
     def counts(self, micro_batch: CocaBatch) -> dict[str, Tensor]:
         """Pairs, and tokens to predict."""
         predicted = (micro_batch.tokens[:, 1:] != self.pad_token_id).sum()
@@ -184,24 +149,15 @@ class CocaStage:
     def describe(self) -> dict[str, Any]:
         """The data and the model, for the run's record."""
         return {
-            "data": {
-                "source": self.dataset.manifest["source"],
-                "index_sha256": self.dataset.digest,
-                "simulated": self.dataset.simulated,
-                "counts": self.dataset.manifest["counts"],
-                "records_trained_on": self.training.index.num_rows,
-                "shards": len(self.dataset.manifest["shards"]),
-            },
+            "data": self.data_record(),
             "model": self.model_config.to_dict(),
         }
 
     def pictures(self) -> list[Picture]:
-        """Four ECGs with their reports, where they may leave the machine."""
-        if not (self.dataset.simulated if self.job.share_text is None else self.job.share_text):
+        """A few ECGs with their reports, where they may leave the machine."""
+        if not self.may_share():
             return []
-        count = min(4, self.training.index.num_rows)
-        config = LoaderConfig(OrderConfig(global_batch=count, lanes=1, block=count, shuffle=False), ahead=1)
-        batch = next(iter(self._loader(self.training, config, 0, 1)))
+        batch = self.first_batch()
         return [
             Picture(
                 key,
@@ -211,10 +167,12 @@ class CocaStage:
             for key, ecg, scale, record in zip(batch.keys, batch.ecg, batch.mv_per_lsb, batch.records, strict=True)
         ]
 
-    def _loader(self, data: ShardSet, config: LoaderConfig, rank: int, world_size: int) -> EcgLoader:
+    def loader(self, data: ShardSet, config: LoaderConfig, rank: int, world_size: int) -> EcgLoader:
+        """ECGs of the tower's length."""
         return EcgLoader(data, config, self.job.model.ecg.samples, rank, world_size)
 
-    def _step_data(self, batch: EcgBatch, state: dict[str, Any], world: World) -> StepData:
+    def step_data(self, batch: EcgBatch, state: dict[str, Any], world: World) -> StepData:
+        """Millivolts and tokens on this rank's device."""
         device = world.device
         texts = [record.get("report") or "" for record in batch.records]
         ecg = torch.from_numpy(batch.ecg).to(device, non_blocking=True)

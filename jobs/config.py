@@ -16,9 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cluster.errors import RunError
+
+# What stands under a setting in its dataclass is what --help says of it.
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 J = TypeVar("J")
 

@@ -19,14 +19,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.errors import at_least
-from cluster.launch.config import LaunchConfig
-from cluster.loop import OnReport, TrainConfig
+from cluster.loop import OnReport
 from ecgchat.chat_export import READER, export_config, llm_source, take_weights, write_adapter, write_chat
 from ecgchat.models.ecg_chat import EcgChatModel
 from ecgchat.models.ecg_reader import EcgReader, EcgReaderConfig
-from jobs.config import ConfigError, RunConfig
+from jobs.config import ConfigError
 from jobs.folders import local_source, reading
-from jobs.language import Attention, ConversationDataConfig, LanguageStage
+from jobs.language import LanguageJob, LanguageStage
 from jobs.launch import run_worker, start
 
 
@@ -47,12 +46,10 @@ class LoraSettings:
         at_least(0, lora__alpha=self.alpha, lora__dropout=self.dropout)
 
 
-@dataclass(frozen=True)
-class InstructJob:
+@dataclass(frozen=True, kw_only=True)
+class InstructJob(LanguageJob):
     """Train adapters of the LLM and the projector on conversations."""
 
-    run: RunConfig
-    data: ConversationDataConfig
     align: str
     """Folder or URI of an export of `align`: the encoder, the projector, and which LLM they were made for."""
     llm: str | None = None
@@ -60,14 +57,6 @@ class InstructJob:
     lora: LoraSettings = field(default_factory=LoraSettings)
     train_projector: bool = True
     """Go on training the projector, as ECG-Chat does."""
-    pad_token: str | None = None
-    """Token to pad with, where the LLM's tokenizer has none for it."""
-    attention: Attention = "auto"
-    """Attention of the LLM; auto takes flash attention where its package and a GPU are there, else SDPA."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    launch: LaunchConfig = field(default_factory=LaunchConfig)
-    share_text: bool | None = None
-    """Let ECG pictures and conversations go to W&B; null: for simulated data alone."""
 
 
 class InstructStage(LanguageStage):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.engine import compute_type
-from cluster.launch.config import LaunchConfig
-from cluster.loop import TrainConfig
 from cluster.stage import Picture, StepData, Term
 from cluster.world import World
 from ecgchat.conversation import TokenisedConversation, collate, load_chat_tokenizer, tokenise
@@ -23,13 +22,14 @@ from ecgchat.models.ecg_chat import IGNORE, ChatBatch
 from ecgchat.models.ecg_reader import EcgReaderConfig
 from ecgchat.models.ecg_tower import EcgTowerConfig
 from ecgchat.models.signal import counts_to_millivolts
-from jobs.config import ConfigError, RunConfig
+from jobs.config import ConfigError
 from jobs.folders import local_source, reading, source_digest
+from jobs.launch import TrainingJob
+from jobs.shard_stage import ShardDataConfig, ShardStage
 from shards.conversations.loader import ConversationBatch, ConversationLoader, ConversationSample
 from shards.dataset import ShardSet
 from shards.draw import draw_ecg
 from shards.loader import LoaderConfig
-from shards.order import OrderConfig
 from shards.record import INVALID, LEADS
 
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
@@ -37,42 +37,27 @@ Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 EMPTY = TokenisedConversation([], [], [], 0)
 """Stands where a rank has no conversation."""
 
-EXAMPLES = 4
 
-
-@dataclass(frozen=True)
-class ConversationDataConfig:
+@dataclass(frozen=True, kw_only=True)
+class ConversationDataConfig(ShardDataConfig):
     """What to train on."""
 
-    shards: str
-    """URI of a data set that `ecgchat shards conversations` wrote."""
-    train_split: str = "train"
-    validation_split: str = "val"
     context_length: int = 2048
     """Tokens of a conversation, those of its ECGs among them; what is longer is cut at the end."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
 
 
-class LanguageJob(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class LanguageJob(TrainingJob):
     """Settings that both stages have."""
 
-    @property
-    def run(self) -> RunConfig: ...  # noqa: D102
-    @property
-    def data(self) -> ConversationDataConfig: ...  # noqa: D102
-    @property
-    def pad_token(self) -> str | None: ...  # noqa: D102
-    @property
-    def attention(self) -> Attention: ...  # noqa: D102
-    @property
-    def train(self) -> TrainConfig: ...  # noqa: D102
-    @property
-    def launch(self) -> LaunchConfig: ...  # noqa: D102
-    @property
-    def share_text(self) -> bool | None: ...  # noqa: D102
+    data: ConversationDataConfig
+    pad_token: str | None = None
+    """Token to pad with, where the LLM's tokenizer has none for it."""
+    attention: Attention = "auto"
+    """Attention of the LLM; auto takes flash attention where its package and a GPU are there, else SDPA."""
 
 
-class LanguageStage(ABC):
+class LanguageStage(ShardStage[ConversationBatch]):
     """A stage on conversations. It keeps the protocol of `cluster.stage.Stage`.
 
     Args:
@@ -81,26 +66,19 @@ class LanguageStage(ABC):
         encoder: folder, URI or hub id that the ECG tower comes from.
     """
 
-    name: str
+    kind = "conversation"
+    settings: LanguageJob
 
     def __init__(self, job: LanguageJob, llm: str, encoder: str) -> None:
         self.settings = job
-        self.global_batch = job.data.loader.order.global_batch
-        self.dataset = ShardSet.open(job.data.shards)
-        self.dataset.require_kind("conversation", self.name)
         self.llm_folder = local_source(llm)
         self.encoder_folder = local_source(encoder)
         with reading(llm, "LLM"):
             self.tokenizer = load_chat_tokenizer(self.llm_folder, job.pad_token)
-            from transformers import AutoConfig
-
             self.llm_config = AutoConfig.from_pretrained(self.llm_folder).get_text_config()
         self.dtype = compute_type(job.train.engine.precision)
         self._check_context()
-        self.dataset.require_rate(self.ecg.sampling_rate_hz, self.name)
-        self.training = self.dataset.select(job.data.train_split)
-        self.validation = self.dataset.select(job.data.validation_split)
-        self._batches = self._loader(self.training, job.data.loader, 0, 1).batches
+        super().__init__(job, job.data, self.ecg.sampling_rate_hz)
 
     @property
     @abstractmethod
@@ -118,8 +96,6 @@ class LanguageStage(ABC):
 
     def load_llm(self) -> Any:
         """The LLM with its pretrained weights, frozen."""
-        from transformers import AutoModelForCausalLM
-
         llm = AutoModelForCausalLM.from_pretrained(
             self.llm_folder, dtype=self.dtype, attn_implementation=attention_backend(self.settings.attention)
         )
@@ -128,25 +104,6 @@ class LanguageStage(ABC):
     def frozen(self) -> dict[str, str]:
         """The LLM's and the ECG tower's weights, by the digest of their folders."""
         return {"llm": source_digest(self.llm_folder), "encoder": source_digest(self.encoder_folder)}
-
-    def steps_per_epoch(self) -> int:
-        """Full batches of the training split."""
-        return self._batches
-
-    def training_data(self, world: World, state: dict[str, Any] | None) -> Generator[StepData, None, None]:
-        """Batches without end, in the order of `shards.order`."""
-        loader = self._loader(self.training, self.settings.data.loader, world.rank, world.size)
-        if state is not None:
-            loader.start = loader.order.restore(state)
-        for batch in loader:
-            yield self._step_data(batch, loader.order.state(batch.position), world)
-
-    def validation_data(self, world: World) -> Iterator[StepData]:
-        """The validation split once, in the order of its shards, the last batch padded."""
-        order = OrderConfig(global_batch=min(self.global_batch, self.validation.index.num_rows), shuffle=False, drop_tail=False)
-        loader = self._loader(self.validation, LoaderConfig(order), world.rank, world.size)
-        for _, batch in zip(range(loader.batches), loader, strict=False):
-            yield self._step_data(batch, {}, world)
 
     def counts(self, micro_batch: ChatBatch) -> dict[str, Tensor]:
         """Tokens that the assistant says."""
@@ -159,14 +116,7 @@ class LanguageStage(ABC):
     def describe(self) -> dict[str, Any]:
         """The data and the model, for the run's record."""
         return {
-            "data": {
-                "source": self.dataset.manifest["source"],
-                "index_sha256": self.dataset.digest,
-                "simulated": self.dataset.simulated,
-                "counts": self.dataset.manifest["counts"],
-                "records_trained_on": self.training.index.num_rows,
-                "shards": len(self.dataset.manifest["shards"]),
-            },
+            "data": self.data_record(),
             "model": {
                 "reader": self.reader_config.to_dict(),
                 "llm": self.llm_config.to_dict(),
@@ -176,15 +126,11 @@ class LanguageStage(ABC):
 
     def pictures(self) -> list[Picture]:
         """A few ECGs with their conversations, where they may leave the machine."""
-        share = self.settings.share_text
-        if not (self.dataset.simulated if share is None else share):
+        if not self.may_share():
             return []
-        count = min(EXAMPLES, self.training.index.num_rows)
-        config = LoaderConfig(OrderConfig(global_batch=count, lanes=1, block=count, shuffle=False), ahead=1)
-        batch = next(iter(self._loader(self.training, config, 0, 1)))
         return [
             Picture(sample.key, draw_ecg(sample.ecgs[0], sample.mv_per_lsb[0], sample.record["fs_hz"], dpi=100), said(sample))
-            for sample in batch.samples
+            for sample in self.first_batch().samples
             if sample is not None and sample.ecgs
         ]
 
@@ -202,19 +148,21 @@ class LanguageStage(ABC):
                 f"set it to more than {ecg}, or use an encoder with longer patches"
             )
 
-    def _loader(self, data: ShardSet, config: LoaderConfig, rank: int, world_size: int) -> ConversationLoader:
+    def loader(self, data: ShardSet, config: LoaderConfig, rank: int, world_size: int) -> ConversationLoader:
+        """Conversations with their ECGs."""
         return ConversationLoader(data, config, rank, world_size)
 
-    def _step_data(self, batch: ConversationBatch, state: dict[str, Any], world: World) -> StepData:
+    def step_data(self, batch: ConversationBatch, state: dict[str, Any], world: World) -> StepData:
+        """Micro-batches on this rank's device, as many on every rank."""
         parts = self.settings.train.engine.gradient_accumulation
         each = -(-len(batch.samples) // parts)
         samples = [*batch.samples, *[None] * (parts * each - len(batch.samples))]
-        micro_batches = [self._micro_batch(samples[part * each : (part + 1) * each], world) for part in range(parts)]
+        micro_batches = [self._micro_batch(samples[part * each : (part + 1) * each]) for part in range(parts)]
         tokens = sum(int(micro_batch.attention_mask.sum()) for micro_batch in micro_batches)
         on_device = [ChatBatch(*(tensor.to(world.device, non_blocking=True) for tensor in batch)) for batch in micro_batches]
         return StepData(on_device, state, batch.wait_s, [key for key in batch.keys if key], tokens)
 
-    def _micro_batch(self, samples: Sequence[ConversationSample | None], world: World) -> ChatBatch:
+    def _micro_batch(self, samples: Sequence[ConversationSample | None]) -> ChatBatch:
         conversations = [EMPTY if sample is None else self._tokenise(sample) for sample in samples]
         ecgs = [
             (sample.ecgs[number], sample.mv_per_lsb[number])

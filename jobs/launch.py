@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any, Protocol, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,15 +17,15 @@ from jobs.config import RunConfig, from_settings, parse_with_dry_run
 from shards.storage import Store
 
 
-class TrainingJob(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
     """Settings that every training job has."""
 
-    @property
-    def run(self) -> RunConfig: ...  # noqa: D102
-    @property
-    def train(self) -> TrainConfig: ...  # noqa: D102
-    @property
-    def launch(self) -> LaunchConfig: ...  # noqa: D102
+    run: RunConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    share_text: bool | None = None
+    """Let ECG pictures and texts go to W&B; null: for simulated data alone."""
 
 
 J = TypeVar("J", bound=TrainingJob)
@@ -57,7 +57,7 @@ def start(
     if request.dry_run:
         describe(stage)
         return
-    print(json.dumps(launch(worker, asdict(request.job), request.job.launch, request.job.run.name), indent=1))  # type: ignore[call-overload]
+    print(json.dumps(launch(worker, asdict(request.job), request.job.launch, request.job.run.name), indent=1))
 
 
 def run_worker(
