@@ -80,7 +80,7 @@ def training_answers(data: ShardSet) -> dict[str, list[Any]]:
 
 def show_chat(rows: dict[str, dict[str, Any]], console: Console) -> None:
     """Print the results as a table."""
-    table = Table(Column("measure", overflow="fold"), "n", "value", "95 %", "majority", "another's ECG", "looks at the ECG")
+    table = Table(Column("measure", no_wrap=True), "n", "value", "95 %", "majority", "another's ECG", "looks at the ECG")
     for name, row in rows.items():
         table.add_row(
             name,

@@ -199,7 +199,7 @@ def test_its_card_names_data_configuration_and_checkpoint(exported, run, shards)
     card = (exported / "README.md").read_text()
     [attempt] = metrics.attempts(run / metrics.FILE)
     for fact in (
-        "simulated-ptb-xl, 96 records",
+        "simulated-ptb-xl, 96 samples",
         ShardSet.open(shards).digest,
         "at 100.0 Hz",
         attempt["attempt"],
