@@ -112,7 +112,7 @@ def check_shape(weights: dict[str, Tensor], name: str, parameter: Tensor) -> Non
         )
 
 
-def write_chat(folder: Path, reader: EcgReader, llm: str, pad_token: str | None) -> None:
+def write_chat(folder: Path, reader: EcgReader, llm: str, pad_token: str | None, adapter: bool = False) -> None:
     """Write the reader, the tokenizer, and the LLM where it comes from a folder; a hub id is named, not copied.
 
     Args:
@@ -120,9 +120,11 @@ def write_chat(folder: Path, reader: EcgReader, llm: str, pad_token: str | None)
         reader: with its trained projector.
         llm: local folder or hub id.
         pad_token: as in the run's settings.
+        adapter: whether `write_adapter` adds adapters.
     """
     source = Path(llm)
     reader.config.llm = LLM_FOLDER if source.is_dir() else llm
+    reader.config.adapter = adapter
     reader.save_pretrained(folder)
     load_chat_tokenizer(llm, pad_token).save_pretrained(folder)
     if not source.is_dir():
@@ -134,7 +136,7 @@ def write_chat(folder: Path, reader: EcgReader, llm: str, pad_token: str | None)
 
 
 def write_adapter(folder: Path, llm: Any, weights: dict[str, Tensor]) -> None:
-    """Write the adapters beside the LLM, and say in the configuration that they are there.
+    """Write the adapters beside the LLM.
 
     Args:
         folder: that `write_chat` made.
@@ -144,10 +146,7 @@ def write_adapter(folder: Path, llm: Any, weights: dict[str, Tensor]) -> None:
     names = [name for name, parameter in llm.named_parameters() if parameter.requires_grad]
     for name in names:
         check_shape(weights, f"{LLM}{name}", llm.get_parameter(name))
-    reader = EcgReader.from_pretrained(folder)
-    llm.peft_config["default"].base_model_name_or_path = reader.config.llm
+    llm.peft_config["default"].base_model_name_or_path = export_config(str(folder)).llm
     trained = {name: weights[f"{LLM}{name}"] for name in names}
     # Left to choose, peft asks the hub for the base model's vocabulary, by the name of a folder; embeddings are frozen.
     llm.save_pretrained(folder / ADAPTER_FOLDER, state_dict=trained, save_embedding_layers=False)
-    reader.config.adapter = True
-    reader.save_pretrained(folder)

@@ -100,13 +100,12 @@ def tokenise(
     tokens: list[int] = []
     places: list[bool] = []
     labels: list[int] = []
-    ecgs, position = 0, 0
+    ecgs, position, cut = 0, 0, False
     for number, piece in enumerate(text.split(ECG_MARK)):
         if number:
             if len(tokens) + tokens_per_ecg > context_length:
-                return TokenisedConversation(
-                    tokens[:context_length], places[:context_length], labels[:context_length], ecgs, True
-                )
+                cut = True
+                break
             tokens += [int(tokenizer.pad_token_id or 0)] * tokens_per_ecg
             places += [True] * tokens_per_ecg
             labels += [IGNORE] * tokens_per_ecg
@@ -118,7 +117,7 @@ def tokenise(
         places += [False] * len(ids)
         labels += [token if _inside(start, spoken) else IGNORE for token, start in zip(ids, starts, strict=True)]
         position += len(piece) + len(ECG_MARK)
-    cut = len(tokens) > context_length
+    cut = cut or len(tokens) > context_length
     return TokenisedConversation(tokens[:context_length], places[:context_length], labels[:context_length], ecgs, cut)
 
 

@@ -125,8 +125,7 @@ def answer_all(
 @torch.no_grad()
 def read_ecgs(model: EcgChatModel, samples: Sequence[ConversationSample], device: torch.device) -> list[Tensor]:
     """For each sample (ECGs, tokens of an ECG, width of the LLM): what the reader makes of its ECGs, each read once."""
-    about = model.reader.config.ecg
-    length = round(about["sampling_rate_hz"] * about["duration_s"])
+    length = model.reader.config.tower.samples
     ecgs = [pair for sample in samples for pair in zip(sample.ecgs, sample.mv_per_lsb, strict=True)]
     parts = [
         model.reader(ecgs_to_millivolts(ecgs[start : start + ECGS_AT_ONCE], length, model.reader.dtype).to(device))
@@ -149,7 +148,7 @@ def _answers(
         prompts = [_prompt(tokenizer, questions[place], len(read[place]), model) for place in places]
         ready = collate(prompts, torch.zeros(0), int(tokenizer.pad_token_id or 0), pad_on="left")
         new = model.generate(
-            type(ready)(*(tensor.to(device) for tensor in ready)),
+            ready.to(device),
             NEW_TOKENS.get(questions[places[0]].kind, OTHERS_NEW_TOKENS),
             torch.cat([read[place] for place in places]),
             do_sample=False,

@@ -152,10 +152,8 @@ class Talk:
                 "begin another, or lower --max_new_tokens"
             )
         ecgs = [] if self.recording is None else [(self.recording.ecg, self.recording.mv_per_lsb)]
-        samples = round(self.reader.ecg["sampling_rate_hz"] * self.reader.ecg["duration_s"])
-        millivolts = ecgs_to_millivolts(ecgs[: conversation.ecgs], samples, torch.float32)
-        batch = collate([conversation], millivolts, int(self.tokenizer.pad_token_id or 0), pad_on="left")
-        return ChatBatch(*(tensor.to(self.device) for tensor in batch))
+        millivolts = ecgs_to_millivolts(ecgs[: conversation.ecgs], self.reader.tower.samples, torch.float32)
+        return collate([conversation], millivolts, int(self.tokenizer.pad_token_id or 0), pad_on="left").to(self.device)
 
     def _how(self) -> dict[str, Any]:
         torch.manual_seed(self.job.seed)

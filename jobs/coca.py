@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cluster.engine import compute_type
 from cluster.loop import OnReport
 from cluster.stage import Picture, StepData, Term
 from cluster.world import World
@@ -103,7 +104,7 @@ class CocaStage(ShardStage[EcgBatch]):
                 f"model.ecg.width {job.model.ecg.width}: the text tower {tower} is {width} wide, and the caption decoder reads "
                 f"both; set model.ecg.width to {width}, or take another text tower"
             )
-        self.dtype = torch.bfloat16 if job.train.engine.precision == "bf16" else torch.float32
+        self.dtype = compute_type(job.train.engine.precision)
 
     @cached_property
     def model_config(self) -> CocaConfig:

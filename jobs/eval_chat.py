@@ -23,7 +23,6 @@ from ecgchat.judging.findings import findings_in
 from ecgchat.judging.report import JudgedAnswer, judge_answers, judge_reports, question_key
 from jobs.answering import Answered, answer_all, held_out
 from jobs.folders import local_source, reading
-from jobs.llm import training_records
 from shards.dataset import ShardSet
 
 CONSTANT_FROM = 1000
@@ -65,7 +64,7 @@ def evaluate_chat(model: str, shards: str, split: str, records: int, batch: int)
     data.require_kind("conversation", "eval")
     data.require_rate(chat.reader.config.ecg["sampling_rate_hz"], "eval")
     answered = answer_all(chat.to(device), tokenizer, held_out(data.select(split), records), batch, device)
-    return ChatResults({**_judged_answers(answered, data), **_judged_reports(answered, shards)}, answered)
+    return ChatResults({**_judged_answers(answered, data), **_judged_reports(answered, data)}, answered)
 
 
 def training_answers(data: ShardSet) -> dict[str, list[Any]]:
@@ -140,7 +139,7 @@ def _judged_answers(answered: Answered, data: ShardSet) -> dict[str, dict[str, A
     return {f"answers_{name}": row for name, row in judge_answers(judged, training).items()} if judged else {}
 
 
-def _judged_reports(answered: Answered, shards: str) -> dict[str, dict[str, Any]]:
+def _judged_reports(answered: Answered, data: ShardSet) -> dict[str, dict[str, Any]]:
     places = [place for place, question in enumerate(answered.questions) if question.kind == "report"]
     if not places:
         return {}
@@ -151,16 +150,16 @@ def _judged_reports(answered: Answered, shards: str) -> dict[str, dict[str, Any]
         [answered.said_of_another[place] for place in places],
         [findings_in(reference) for reference in references],
         [answered.patients[place] for place in places],
-        training_reports=_training_reports(shards),
+        training_reports=_training_reports(data),
     )
     return {f"report_{name}": row for name, row in rows.items()}
 
 
-def _training_reports(shards: str) -> list[str]:
-    records = itertools.islice(training_records(shards), CONSTANT_FROM)
+def _training_reports(data: ShardSet) -> list[str]:
+    records = itertools.islice(data.select("train").descriptions(), CONSTANT_FROM)
     return [
         answer
-        for record in records
+        for _, record in records
         for (_, answer), known in zip(exchanges(record["conversations"]), record["answers"], strict=True)
         if known is not None and known["kind"] == "report"
     ]

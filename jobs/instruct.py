@@ -113,7 +113,7 @@ def write_export(settings: dict[str, Any], record: dict[str, Any], weights: dict
     if settings["train_projector"]:
         take_weights(reader, weights, READER)
     llm = local_source(settings["llm"] or llm_of(settings["align"]))
-    write_chat(folder, reader, llm, settings["pad_token"])
+    write_chat(folder, reader, llm, settings["pad_token"], adapter=True)
     with torch.device("meta"):
         # Adapters alone were trained: of the LLM, names and shapes are needed and no weights.
         named = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(llm))

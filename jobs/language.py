@@ -6,7 +6,6 @@ import importlib.util
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -89,10 +88,10 @@ class LanguageStage(ShardStage[ConversationBatch]):
     def build_model(self) -> nn.Module:
         """The model, the same on every rank."""
 
-    @cached_property
+    @property
     def ecg(self) -> EcgTowerConfig:
         """Which ECGs the tower reads."""
-        return EcgTowerConfig(**self.reader_config.ecg)
+        return self.reader_config.tower
 
     def load_llm(self) -> Any:
         """The LLM with its pretrained weights, frozen."""
@@ -159,7 +158,7 @@ class LanguageStage(ShardStage[ConversationBatch]):
         samples = [*batch.samples, *[None] * (parts * each - len(batch.samples))]
         micro_batches = [self._micro_batch(samples[part * each : (part + 1) * each]) for part in range(parts)]
         tokens = sum(int(micro_batch.attention_mask.sum()) for micro_batch in micro_batches)
-        on_device = [ChatBatch(*(tensor.to(world.device, non_blocking=True) for tensor in batch)) for batch in micro_batches]
+        on_device = [micro_batch.to(world.device) for micro_batch in micro_batches]
         return StepData(on_device, state, batch.wait_s, [key for key in batch.keys if key], tokens)
 
     def _micro_batch(self, samples: Sequence[ConversationSample | None]) -> ChatBatch:

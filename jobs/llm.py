@@ -27,7 +27,6 @@ from jobs.config import ConfigError, parse
 from shards.dataset import ShardSet
 from shards.record import ECG_MARK
 from shards.storage import Store
-from shards.tar import decode_json, unpack_samples
 
 Conversation = list[dict[str, str]]
 
@@ -98,10 +97,7 @@ def training_records(uri: str) -> Iterator[dict[str, Any]]:
     """The descriptions of a conversation data set's training samples, in the order of their shards."""
     data = ShardSet.open(uri)
     data.require_kind("conversation", "llm")
-    data = data.select("train")
-    for name in sorted(set(data.index["shard"].to_pylist())):
-        for _, members in unpack_samples(data.store.get(name), data.store.uri_of(name)):
-            yield decode_json(members["json"])
+    return (description for _, description in data.select("train").descriptions())
 
 
 def readable(records: Sequence[dict[str, Any]], seed: int) -> list[Conversation]:

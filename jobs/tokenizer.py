@@ -16,7 +16,6 @@ from ecgchat.text import train_tokenizer
 from jobs.config import parse
 from shards.dataset import ShardSet
 from shards.storage import Store
-from shards.tar import decode_json, unpack_samples
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,7 @@ class TokenizerJob:
 
 def reports(data: ShardSet) -> Iterator[str]:
     """The reports of a data set's samples, in the order of their shards."""
-    for name in sorted(set(data.index["shard"].to_pylist())):
-        for _, members in unpack_samples(data.store.get(name), data.store.uri_of(name)):
-            text = decode_json(members["json"]).get("report")
-            if text:
-                yield text
+    return (description["report"] for _, description in data.descriptions() if description.get("report"))
 
 
 def make_tokenizer(job: TokenizerJob) -> int:

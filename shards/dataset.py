@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +170,14 @@ class ShardSet:
                 f"{self.store.uri}: a data set of kind {self.kind!r}, {stage} takes kind {kind!r}; name another data set, or "
                 f"make one with '{MADE_BY[kind]}'"
             )
+
+    def descriptions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and description of every sample, in shard order; each shard is read once, from its beginning, and let go."""
+        keys = set(self.index["key"].to_pylist())
+        for shard in dict.fromkeys(self.index["shard"].to_pylist()):
+            for key, members in unpack_samples(self.store.get(shard), self.store.uri_of(shard)):
+                if key in keys:
+                    yield key, decode_json(members["json"])
 
     def require_rate(self, fs_hz: float, stage: str) -> None:
         """Refuse samples of another sampling rate than a stage takes; those without an ECG have none and pass.

@@ -33,6 +33,10 @@ class ChatBatch(NamedTuple):
     labels: Tensor
     """(conversations, length) ids to predict, `IGNORE` elsewhere."""
 
+    def to(self, device: torch.device) -> ChatBatch:
+        """The same on a device; the copy may still be under way."""
+        return ChatBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
 
 class EcgChatModel(nn.Module):
     """The two parts, joined.

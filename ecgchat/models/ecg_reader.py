@@ -66,10 +66,14 @@ class EcgReaderConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     @property
+    def tower(self) -> EcgTowerConfig:
+        """Which ECGs it reads."""
+        return EcgTowerConfig(**self.ecg)
+
+    @property
     def tokens_per_ecg(self) -> int:
         """Places of a conversation that one ECG takes."""
-        patches = EcgTowerConfig(**self.ecg).patches
-        return patches + (self.projector["tokens"] == "all_tokens_before_norm")
+        return self.tower.patches + (self.projector["tokens"] == "all_tokens_before_norm")
 
 
 class EcgReader(PreTrainedModel):
@@ -81,7 +85,7 @@ class EcgReader(PreTrainedModel):
 
     def __init__(self, config: EcgReaderConfig) -> None:
         super().__init__(config)
-        self.tower = EcgTower(EcgTowerConfig(**config.ecg), config.latent_width)
+        self.tower = EcgTower(config.tower, config.latent_width)
         self.projector = projector(config.projector["kind"], config.ecg["width"], config.llm_width)
         self.tower.requires_grad_(False)
         self.post_init()

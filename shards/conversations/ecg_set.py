@@ -39,13 +39,9 @@ class EcgSetSource:
         return {"source": self.name, "index_sha256": self.data.digest, "provenance": self.data.manifest["provenance"]}
 
     def descriptions(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """(index row, description) of every sample; each shard is read once, from its beginning, and let go."""
+        """(index row, description) of every sample, in shard order."""
         rows = {row["key"]: row for row in self.data.index.to_pylist()}
-        for shard in self.data.manifest["shards"]:
-            where = self.data.store.uri_of(shard["name"])
-            for key, members in unpack_samples(self.data.store.get(shard["name"]), where):
-                if key in rows:
-                    yield rows[key], decode_json(members["json"])
+        return ((rows[key], description) for key, description in self.data.descriptions())
 
     def fetch(self, planned: PlannedRecord) -> list[ConversationEcg]:
         """The ECGs of a planned conversation, one range request each.

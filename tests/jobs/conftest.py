@@ -43,6 +43,19 @@ def ecgchat(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     return run
 
 
+@pytest.fixture
+def no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts a worker here fails the test."""
+
+    def taken(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("a machine was taken")
+
+    monkeypatch.setattr("cluster.launch.process.prepare_process", taken)
+    monkeypatch.setattr("cluster.launch.ray_train.run", taken)
+    for name in ("RAY_ADDRESS", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def coca_settings(shards: str, tokenizer: str, run_folder: Path) -> dict[str, Any]:
     """A job of four steps on one worker."""
     job = small_settings(shards, tokenizer, run_folder)

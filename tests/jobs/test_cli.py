@@ -12,17 +12,7 @@ from tests.jobs.conftest import coca_settings, contents
 COCA = ("train", "coca")
 
 
-@pytest.fixture(autouse=True)
-def no_machine(monkeypatch):
-    """Whoever starts a worker here fails the test."""
-
-    def taken(*arguments, **named):
-        raise AssertionError("a machine was taken")
-
-    monkeypatch.setattr("cluster.launch.process.prepare_process", taken)
-    monkeypatch.setattr("cluster.launch.ray_train.run", taken)
-    for name in ("RAY_ADDRESS", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_machine")
 
 
 @pytest.fixture

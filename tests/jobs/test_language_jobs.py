@@ -395,19 +395,6 @@ def test_words_are_drawn_from_a_seed(ecgchat, instruct_export):
 
 
 @pytest.fixture
-def no_machine(monkeypatch):
-    """Whoever starts a worker here fails the test."""
-
-    def taken(*arguments, **named):
-        raise AssertionError("a machine was taken")
-
-    monkeypatch.setattr("cluster.launch.process.prepare_process", taken)
-    monkeypatch.setattr("cluster.launch.ray_train.run", taken)
-    for name in ("RAY_ADDRESS", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
 def command(no_machine, ecgchat, align, instruct, tmp_path):
     """Type `ecgchat train STAGE` with the settings of this module, into a run folder that does not exist."""
 
