@@ -39,14 +39,14 @@ class Sample(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedRecord:
-    """A row of a corpus whose files are there."""
+    """A row of a corpus whose files are there. A corpus has up to millions: keep it small."""
 
     record_id: str
     split: Split
     row: Mapping[str, Any]
-    """The publisher's row, or what else the source that planned it needs to read it."""
+    """The publisher's row, or what else the source that planned it needs to read it. Pickled on its way to a worker."""
 
 
 @dataclass(frozen=True)

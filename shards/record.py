@@ -37,6 +37,9 @@ MILLIVOLTS_PER_UNIT = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+VAL_FROM, TEST_FROM = 0.8, 0.9
+"""Where the splits begin in a hash from 0 to 1, where no publisher says."""
+
 
 class RecordError(ValueError):
     """A record that cannot become a sample: one sentence with the file or field, what was expected and what was found."""
@@ -83,8 +86,12 @@ class EcgRecord:
     """What a published stand-in for the age means, such as `over 89`; the age is None then."""
     sex: Literal["M", "F"] | None = None
     outcome: dict[str, Any] | None = None
+    """`death` (True, False or null), `follow_up_years`, where they are published."""
     measurements: dict[str, Any] = field(default_factory=dict)
-    """`rr`, `pr`, `qrs`, `qt`, `qtc` in ms, `heart_rate` in 1/min, `qrs_axis` in degrees, and `source`."""
+    """`rr`, `pr`, `qrs`, `qt`, `qtc` in ms, `heart_rate` in 1/min, `p_axis`, `qrs_axis`, `t_axis` in degrees, null where
+    unknown; `qtc_formula`; `source` (`publisher`, `simulation`, or the delineator with its version)."""
+    dropped_channels: list[str] = field(default_factory=list)
+    """Channels of the source that are none of the twelve leads, or no voltage."""
 
     @property
     def key(self) -> str:
@@ -135,6 +142,13 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
+def split_by_hash(*names: str) -> Split:
+    """The split of a patient, or of what belongs to none: 80 % train, 10 % val, 10 % test, by a hash of (source, patient)."""
+    digest = hashlib.sha256("\x1f".join(names).encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    return "train" if place < VAL_FROM else "val" if place < TEST_FROM else "test"
+
+
 def standard_lead(name: str) -> str | None:
     """The lead of `LEADS` that a publisher's channel name means, or None: `AVR` → `aVR`, `DI` → `I`, `lead v1` → `V1`."""
     wanted = re.sub(r"^(lead|ecg)[ _]*", "", name.strip().lower())
@@ -147,23 +161,33 @@ def millivolts_per_unit(unit: str) -> float | None:
     return MILLIVOLTS_PER_UNIT.get(unit.strip().lower())
 
 
+def lead_positions(names: Sequence[str], where: str) -> dict[str, int]:
+    """Standard lead → its position among a source's channels, for those that are there.
+
+    Raises:
+        RecordError: a lead is given twice; the sentence names `where` and the channels found.
+    """
+    found = [standard_lead(name) for name in names]
+    double = [lead for lead in LEADS if found.count(lead) > 1]
+    if double:
+        raise RecordError(f"{where}: lead {double[0]} stands for more than one of the channels {', '.join(names)}; keep one")
+    return {lead: found.index(lead) for lead in LEADS if lead in found}
+
+
 def arrange_leads(names: Sequence[str], where: str) -> list[int]:
-    """Positions of the twelve standard leads among a source's channels.
+    """Positions of the twelve standard leads among a source's channels, for a source that has all of them.
 
     Raises:
         RecordError: a lead is missing or given twice; the sentence names `where` and the channels found.
     """
-    found = [standard_lead(name) for name in names]
-    missing = [lead for lead in LEADS if lead not in found]
+    positions = lead_positions(names, where)
+    missing = [lead for lead in LEADS if lead not in positions]
     if missing:
         raise RecordError(
             f"{where}: expected the leads {', '.join(LEADS)}, found the channels {', '.join(names)}: "
             f"{', '.join(missing)} missing; mend the channel names in the header or leave the record out"
         )
-    double = [lead for lead in LEADS if found.count(lead) > 1]
-    if double:
-        raise RecordError(f"{where}: lead {double[0]} stands for more than one of the channels {', '.join(names)}; keep one")
-    return [found.index(lead) for lead in LEADS]
+    return [positions[lead] for lead in LEADS]
 
 
 def keep_digital(
@@ -216,7 +240,7 @@ def peak_mv(ecg: NDArray[np.int16], mv_per_lsb: Sequence[float]) -> float:
 
 
 def signal_quality(ecg: NDArray[np.int16]) -> dict[str, Any]:
-    """What is visibly wrong with a signal: flat leads, share of invalid samples, leads at the end of the range."""
+    """What is visibly wrong with a signal: missing and flat leads, share of invalid samples, leads at the end of the range."""
     valid = ecg != INVALID
     high = np.where(valid, ecg, -LARGEST).max(axis=1)
     low = np.where(valid, ecg, LARGEST).min(axis=1)

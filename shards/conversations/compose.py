@@ -33,9 +33,6 @@ INTERVAL_WEIGHT = 0.2
 CHANGE_SHARE = 0.5
 """Share of the patients with several ECGs in a split who are asked what has changed."""
 
-VAL_FROM, TEST_FROM = 0.8, 0.9
-"""Where the splits begin for conversations that belong to no patient, in a hash of their name from 0 to 1."""
-
 
 @dataclass(frozen=True)
 class Composed:
@@ -66,13 +63,6 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 def phrasing_of(split: Split) -> Phrasing:
     """The wording that a split hears; the test split alone hears that of the evaluation."""
     return "evaluation" if split == "test" else "training"
-
-
-def split_by_hash(*names: str) -> Split:
-    """The split of what belongs to no patient: 80 % train, 10 % val, 10 % test, by a hash of its name."""
-    digest = hashlib.sha256("\x1f".join(names).encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    return "train" if place < VAL_FROM else "val" if place < TEST_FROM else "test"
 
 
 def compose_report(record: Mapping[str, Any], seed: int) -> Composed:

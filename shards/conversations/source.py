@@ -24,7 +24,6 @@ from shards.conversations.compose import (
     compose_general,
     compose_report,
     pairs,
-    split_by_hash,
 )
 from shards.conversations.ecg_set import EcgSetSource, place_of
 from shards.conversations.facts import changes, facts_of, occurring
@@ -33,7 +32,7 @@ from shards.conversations.names import RHYTHMS
 from shards.conversations.record import ConversationRecord
 from shards.dataset import DatasetError, ShardSet
 from shards.plan import AbsentRecord, Plan, PlannedRecord, RejectedRecord
-from shards.record import RecordError
+from shards.record import RecordError, split_by_hash
 
 TEXT_ONLY = 0.05
 """Conversations without an ECG, as a share of the ECG samples."""

@@ -10,14 +10,14 @@ import pytest
 import webdataset
 
 from shards.build import BuildOptions, build
-from shards.conversations.compose import Recording, compose_dialogue, generator, pairs, split_by_hash
+from shards.conversations.compose import Recording, compose_dialogue, generator, pairs
 from shards.conversations.general import GENERAL_FACTS
 from shards.conversations.names import FINDINGS, RHYTHMS
 from shards.conversations.questions import NAMES
 from shards.conversations.record import check_conversation
 from shards.conversations.source import ComposedConversations
 from shards.dataset import DatasetError, ShardSet
-from shards.record import LEADS, RecordError
+from shards.record import LEADS, RecordError, split_by_hash
 from shards.storage import Store
 from shards.tar import ShardFormatError
 from shards.verify import verify

@@ -1,0 +1,69 @@
+"""HDF5 files as corpora ship them: plain numeric datasets, checked before a byte of them is decoded."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.record import RecordError
+
+LARGEST_READ = 256 * 2**20
+"""Bytes that one read may decode to: a record of 12 leads takes less than 1 % of it; a damaged header may claim any number."""
+
+
+@lru_cache(maxsize=64)
+def _open(path: Path, changed_ns: int) -> h5py.File:
+    del changed_ns  # a file that was replaced is opened anew
+    return h5py.File(path, "r")
+
+
+def open_dataset(path: Path, name: str) -> h5py.Dataset:
+    """A numeric dataset of a file, opened once for each process.
+
+    Raises:
+        RecordError: the file is absent or damaged; the dataset is not in it, holds no numbers, or takes them from elsewhere.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path.name}: no such file; fetch it or remove its rows")
+    try:
+        file = _open(path, path.stat().st_mtime_ns)
+        link = file.get(name, getlink=True)
+        dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
+        if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+            found = ", ".join(sorted(file)[:8]) or "nothing"
+            raise RecordError(f"{path.name}: expected the dataset {name!r} in the file itself, found {found}; fetch it again")
+        if dataset.dtype.kind not in "iuf":
+            raise RecordError(f"{path.name}: {name} has type {dataset.dtype}, expected numbers; fetch it again")
+    except RecordError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path.name}: not a readable HDF5 file ({_cause(error)}); fetch it again") from error
+    return dataset
+
+
+def read_rows(dataset: h5py.Dataset, rows: Any, where: str) -> NDArray[Any]:
+    """A part of a dataset, as numpy indexing names it along the first axis.
+
+    Raises:
+        RecordError: it cannot be decoded, or would take more than `LARGEST_READ` bytes; the sentence begins with `where`.
+    """
+    try:
+        count = len(range(*rows.indices(dataset.shape[0]))) if isinstance(rows, slice) else 1
+        size = count * int(np.prod(dataset.shape[1:], dtype=np.float64)) * dataset.dtype.itemsize
+        if size > LARGEST_READ:
+            raise RecordError(f"{where}: {dataset.name} claims {size:.3g} bytes, expected an ECG; fetch the file again")
+        array: NDArray[Any] = dataset[rows]
+    except RecordError:
+        raise
+    except (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise RecordError(f"{where}: {dataset.name} cannot be decoded ({_cause(error)}); fetch the file again") from error
+    return array
+
+
+def _cause(error: Exception) -> str:
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
