@@ -24,7 +24,7 @@ from shards.tar import decode_array, decode_json, unpack_samples
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -41,8 +41,11 @@ INDEX_SCHEMA = pa.schema(
         ("ecgs", pa.int64()),
         ("samples", pa.int64()),
         ("invalid_fraction", pa.float64()),
+        ("missing_leads", pa.int64()),
         ("flat_leads", pa.int64()),
         ("peak_mv", pa.float64()),
+        ("r_amplitude_mv", pa.float64()),
+        ("limb_residual", pa.float64()),
         ("text_length", pa.int64()),
         ("labels", pa.list_(pa.string())),
         ("unknown_labels", pa.list_(pa.string())),
@@ -50,6 +53,8 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 """`offset` and `bytes` are the sample's range in its shard, tar headers included; `labels` are those with value 1.
+
+`r_amplitude_mv` and `limb_residual` are those of `shards.plausibility`, null where they cannot be told.
 
 `ecgs` is 1 for an ECG sample, and the number of its ECGs for a conversation; `fs_hz` is null where there is none. `labels` of
 a conversation are the kinds of its questions, `answers` what is expected of them (`rhythm=AFIB`, `finding:PVC=no`).

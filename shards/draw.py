@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -33,6 +33,8 @@ STANDARD_LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", 
 """Leads of the sheet's rows; column k shows seconds 2.5 k to 2.5 (k + 1) of the record."""
 RHYTHM_LEAD, SHOWN_S = "II", 10
 MM_PER_S, MM_PER_MV, MM_PER_INCH, PT_PER_MM = 25, 10, 25.4, 72 / 25.4
+LINE = 0.3
+"""Millimetres that a trace is wide."""
 
 MARGIN, HEAD, ROW, START, FOOTER = 5, 10, 30, 15, 6
 """Millimetres: white edge, extra room above the first row, a row, room for the calibration pulse before a trace, footer."""
@@ -41,6 +43,7 @@ SHEET_WIDTH = PAPER_WIDTH + 2 * MARGIN
 TITLE_PT, TEXT_PT, LEAD_PT, FOOTER_PT, LINE_MM_PER_PT = 11.0, 9.0, 9.0, 7.5, 0.48
 
 PAPER, FINE, BOLD, INK, GREY = "#fffafa", "#f9dada", "#efb0b0", "#16161d", "#555555"
+NO_REPORT = "no report"
 FONT = "DejaVu Sans"  # It comes with matplotlib, so that a sheet does not depend on the fonts of a machine.
 HALO = [withStroke(linewidth=2.5, foreground=PAPER)]
 
@@ -66,10 +69,10 @@ class _Sheet:
         self.figure.add_artist(LineCollection(segments, colors=colour, linewidths=width_mm * PT_PER_MM, **style))
 
     def trace(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
-        """An ECG line on the paper; NaN in `y` is a gap, and a sample between two gaps a dot."""
+        """An ECG line on the paper; NaN in `y` is a gap; a sample between two gaps, and a line too short to see, are dots."""
         valid = np.pad(np.isfinite(y), 1)
-        lonely = valid[1:-1] & ~valid[:-2] & ~valid[2:]
-        width = 0.3 * PT_PER_MM
+        lonely = valid[1:-1] & ((~valid[:-2] & ~valid[2:]) | (x[-1] - x[0] < LINE))
+        width = LINE * PT_PER_MM
         dots: dict[str, Any] = {"marker": "o", "markevery": lonely.tolist(), "markersize": width, "markeredgewidth": 0}
         line: dict[str, Any] = {"linewidth": width, "linestyle": "-", "solid_joinstyle": "round", "solid_capstyle": "butt"}
         self.figure.add_artist(Line2D(x, y, color=INK, transform=self.mm, clip_path=self.paper, zorder=3, **line, **dots))
@@ -93,7 +96,7 @@ class _Sheet:
 
 
 def draw_ecg(
-    ecg: NDArray[np.int16], mv_per_lsb: Sequence[float], fs_hz: float, title: str = "", text: str = "", *,
+    ecg: NDArray[np.int16], mv_per_lsb: Sequence[float], fs_hz: float, title: str = "", text: str | None = "", *,
     image_format: Literal["png", "svg"] = "png", dpi: float = 254,
 ) -> bytes:  # fmt: skip
     """A clinical 12-lead sheet, 280 mm wide, true to scale when printed.
@@ -106,7 +109,7 @@ def draw_ecg(
         mv_per_lsb: (12,) millivolts of one count.
         fs_hz: samples a second.
         title: above the paper; wrapped.
-        text: below the paper, such as the report; wrapped, its own line breaks kept; the sheet grows by it.
+        text: below the paper, such as the report; wrapped, its own line breaks kept; the sheet grows by it. None: "no report".
         image_format, dpi: of a PNG, a resolution that is a multiple of 25.4 puts every grid line on a whole pixel.
 
     Raises:
@@ -116,7 +119,8 @@ def draw_ecg(
     if image_format not in ("png", "svg") or not 0 < dpi < math.inf:
         raise ValueError(f"draw_ecg: expected image_format png or svg and dpi above 0, found {image_format!r} and {dpi}")
     millivolts = _checked_millivolts(ecg, mv_per_lsb, fs_hz)
-    title_lines, text_lines = _wrap(title, TITLE_PT), _wrap(text, TEXT_PT)
+    title_lines, text_lines = _wrap(title, TITLE_PT), _wrap(NO_REPORT if text is None else text, TEXT_PT)
+    text_colour = GREY if text is None else INK
     title_height = math.ceil(len(title_lines) * TITLE_PT * LINE_MM_PER_PT)
     text_height = math.ceil(len(text_lines) * TEXT_PT * LINE_MM_PER_PT)
     bottom = MARGIN + text_height + FOOTER
@@ -126,9 +130,10 @@ def draw_ecg(
     remarks = _remarks(ecg.shape[1], fs_hz, _draw_leads(sheet, millivolts, fs_hz))
     footer = "    ".join([*remarks, f"{MM_PER_S} mm/s", f"{MM_PER_MV} mm/mV", f"{fs_hz:g} Hz"])
     sheet.words(MARGIN + PAPER_WIDTH, bottom - 4, footer, FOOTER_PT, GREY, horizontalalignment="right")
-    for lines, size, start in ((title_lines, TITLE_PT, top + 2), (text_lines, TEXT_PT, MARGIN + text_height + 1)):
+    below = MARGIN + text_height + 1
+    for lines, size, start, colour in ((title_lines, TITLE_PT, top + 2, INK), (text_lines, TEXT_PT, below, text_colour)):
         for number, line in enumerate(lines, start=1):
-            sheet.words(MARGIN, start - number * size * LINE_MM_PER_PT, line, size)
+            sheet.words(MARGIN, start - number * size * LINE_MM_PER_PT, line, size, colour)
     return sheet.encode(image_format)
 
 
@@ -171,7 +176,7 @@ def _draw_leads(sheet: _Sheet, millivolts: NDArray[np.float64], fs_hz: float) ->
     for row, leads in enumerate((*STANDARD_LAYOUT, (RHYTHM_LEAD,))):
         zero = sheet.bottom + PAPER_HEIGHT - HEAD - ROW * (row + 0.5)
         pulse = ((2.5, 0), (5, 0), (5, 1), (10, 1), (10, 0), (12.5, 0))
-        sheet.lines([[(MARGIN + x, zero + y * MM_PER_MV) for x, y in pulse]], INK, 0.3)
+        sheet.lines([[(MARGIN + x, zero + y * MM_PER_MV) for x, y in pulse]], INK, LINE)
         for column, lead in enumerate(leads):
             signal, seconds = millivolts[LEADS.index(lead)], SHOWN_S / len(leads)
             start, end = (left + edge * seconds * MM_PER_S for edge in (column, column + 1))
@@ -189,11 +194,19 @@ def _draw_leads(sheet: _Sheet, millivolts: NDArray[np.float64], fs_hz: float) ->
     return beyond
 
 
+def drawable(text: str) -> str:
+    """A line of text as `FONT` can show it: `□` for a letter without a glyph, a space for what cannot be printed.
+
+    The latter would make an SVG invalid.
+    """
+    has_glyph = get_font(findfont(FontProperties(family=FONT))).get_char_index
+    return "".join(" " if not letter.isprintable() else letter if has_glyph(ord(letter)) else "□" for letter in text)
+
+
 def _wrap(text: str, size: float) -> list[str]:
     """Lines that fit the paper's width at a size in points, measured in the font itself; line breaks of the text are kept."""
     font = FontProperties(family=FONT, size=size)
-    # What cannot be printed has no glyph, and would make an SVG invalid.
-    paragraphs = ["".join(c if c.isprintable() else " " for c in line) for line in text.strip().splitlines()]
+    paragraphs = [drawable(line) for line in text.strip().splitlines()]
     for columns in range(int(PAPER_WIDTH * PT_PER_MM / (0.45 * size)), 0, -4):
         lines = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, columns) or [""]]
         if all(text_to_path.get_text_width_height_descent(line, font, False)[0] <= PAPER_WIDTH * PT_PER_MM for line in lines):

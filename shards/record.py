@@ -12,8 +12,9 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -79,7 +80,7 @@ class EcgRecord:
     report_language: str | None = None
     statements: list[Statement] = field(default_factory=list)
     labels: dict[str, int | None] = field(default_factory=dict)
-    """Finding → 1 present, 0 absent, None unknown."""
+    """Finding → 1 present, 0 absent, None unknown; with a colon, a class that follows from findings: `superclass:MI`."""
     annotations: dict[str, Any] = field(default_factory=dict)
     age: float | None = None
     age_note: str | None = None
@@ -98,20 +99,22 @@ class EcgRecord:
         """Name of the sample in its shard; holds no dot, which WebDataset would take for an extension."""
         return sample_key(self.source, self.record_id)
 
+    @cached_property
+    def quality(self) -> dict[str, Any]:
+        """What is visibly wrong with the signal."""
+        return signal_quality(self.ecg)
+
     def to_members(self) -> dict[str, bytes]:
         """The sample as shard members, extension → bytes; the same record always gives the same bytes."""
-        description = asdict(self)
-        del description["ecg"]
-        description["leads"] = list(LEADS)
-        description["quality"] = signal_quality(self.ecg)
+        description = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "ecg"}
+        description["statements"] = [vars(statement) for statement in self.statements]
+        description["leads"] = LEADS
+        description["quality"] = self.quality
         text = json.dumps(description, ensure_ascii=False, sort_keys=True, allow_nan=False)
-        array = io.BytesIO()
-        np.lib.format.write_array(array, np.ascontiguousarray(self.ecg), version=(1, 0), allow_pickle=False)
-        return {"ecg.npy": array.getvalue(), "json": text.encode()}
+        return {"ecg.npy": b"".join((_npy_header(self.ecg.shape), np.ascontiguousarray(self.ecg).data)), "json": text.encode()}
 
     def index_row(self) -> dict[str, Any]:
         """What the index says of it, but for where it lies."""
-        quality = signal_quality(self.ecg)
         return {
             "key": self.key,
             "split": self.split,
@@ -122,8 +125,9 @@ class EcgRecord:
             "fs_hz": self.fs_hz,
             "ecgs": 1,
             "samples": self.ecg.shape[1],
-            "invalid_fraction": quality["invalid_fraction"],
-            "flat_leads": len(quality["flat_leads"]),
+            "invalid_fraction": self.quality["invalid_fraction"],
+            "missing_leads": len(self.quality["missing_leads"]),
+            "flat_leads": len(self.quality["flat_leads"]),
             "peak_mv": peak_mv(self.ecg, self.mv_per_lsb),
             "text_length": len(self.report or ""),
             "labels": sorted(name for name, value in self.labels.items() if value == 1),
@@ -135,6 +139,11 @@ class EcgRecord:
 def sample_key(source: str, record_id: str) -> str:
     """Key of a record in a shard: source and id joined, anything but letters, digits, `_` and `-` made `_`."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", f"{source}-{record_id}")
+
+
+def findings_of(labels: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The labels that are findings themselves, without the classes that follow from them."""
+    return {name: value for name, value in labels.items() if ":" not in name}
 
 
 def digest(*parts: str) -> str:
@@ -149,6 +158,7 @@ def split_by_hash(*names: str) -> Split:
     return "train" if place < VAL_FROM else "val" if place < TEST_FROM else "test"
 
 
+@lru_cache(maxsize=1024)
 def standard_lead(name: str) -> str | None:
     """The lead of `LEADS` that a publisher's channel name means, or None: `AVR` → `aVR`, `DI` → `I`, `lead v1` → `V1`."""
     wanted = re.sub(r"^(lead|ecg)[ _]*", "", name.strip().lower())
@@ -236,20 +246,43 @@ def to_millivolts(ecg: NDArray[np.int16], mv_per_lsb: Sequence[float]) -> NDArra
 
 def peak_mv(ecg: NDArray[np.int16], mv_per_lsb: Sequence[float]) -> float:
     """Largest amplitude of a (12, samples) signal in millivolts, to 0.1 µV; 0 where no sample is valid."""
-    return round(float(np.nanmax(np.abs(to_millivolts(ecg, mv_per_lsb)), initial=0.0)), 4)
+    low, high = _extremes(ecg)
+    counts = np.maximum(np.abs(low.astype(np.int32)), np.abs(high.astype(np.int32)))
+    return round(float(np.max(np.where(low <= high, counts, 0) * np.asarray(mv_per_lsb, dtype=np.float64))), 4)
 
 
 def signal_quality(ecg: NDArray[np.int16]) -> dict[str, Any]:
-    """What is visibly wrong with a signal: missing and flat leads, share of invalid samples, leads at the end of the range."""
-    valid = ecg != INVALID
-    high = np.where(valid, ecg, -LARGEST).max(axis=1)
-    low = np.where(valid, ecg, LARGEST).min(axis=1)
+    """What is visibly wrong with a (12, samples) signal.
+
+    Returns:
+        `missing_leads` without a valid sample, `flat_leads` with one value all along, `invalid_fraction` of all samples,
+        and `clipped_leads` with more than one sample at the end of the range.
+    """
+    low, high = _extremes(ecg)
+    at_the_end = [lead for lead in range(len(LEADS)) if high[lead] == LARGEST or low[lead] == -LARGEST]
     return {
-        "flat_leads": [lead for lead, top, bottom in zip(LEADS, high, low, strict=True) if top <= bottom],
-        "invalid_fraction": round(float(1 - valid.mean()), 6),
+        "missing_leads": [lead for lead, bottom, top in zip(LEADS, low, high, strict=True) if bottom > top],
+        "flat_leads": [lead for lead, bottom, top in zip(LEADS, low, high, strict=True) if bottom == top],
+        "invalid_fraction": round(np.count_nonzero(ecg == INVALID) / max(ecg.size, 1), 6),
         "clipped_leads": [
-            lead
-            for lead, counts in zip(LEADS, ecg, strict=True)
-            if np.count_nonzero(np.abs(counts.astype(np.int32)) == LARGEST) > 1
+            LEADS[lead] for lead in at_the_end if np.count_nonzero(np.abs(ecg[lead].astype(np.int32)) == LARGEST) > 1
         ],
     }
+
+
+def _extremes(ecg: NDArray[np.int16]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Least and greatest valid count of each lead; the least is above the greatest where a lead has no valid sample."""
+    low, high = ecg.min(axis=1, initial=LARGEST), ecg.max(axis=1, initial=-LARGEST)
+    if low.min() == INVALID:
+        valid = ecg != INVALID
+        low = np.min(ecg, axis=1, initial=LARGEST, where=valid)
+        high = np.max(ecg, axis=1, initial=-LARGEST, where=valid)
+    return low, high
+
+
+@cache
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """What stands before the numbers in an `.npy` file of int16."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i2", "fortran_order": False, "shape": shape})
+    return header.getvalue()

@@ -91,7 +91,7 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._ask(name, lambda path: self._fs.get_file(path, str(target)))
 
-    def put(self, name: str, body: bytes) -> None:
+    def put(self, name: str, body: bytes | bytearray) -> None:
         """Write an object whole; a reader sees the old one, the new one or none, never a part."""
         with self._replacing(name) as path:
             self._ask(name, lambda _: self._fs.pipe_file(path, body))
@@ -124,6 +124,14 @@ class Store:
         """Remove an object; nothing happens where it is absent."""
         try:
             self._ask(name, lambda path: self._fs.rm_file(path))
+        except StorageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+
+    def delete_folder(self, name: str) -> None:
+        """Remove all objects below a folder, and on a local store the folder too; nothing happens where it is absent."""
+        try:
+            self._ask(name, lambda path: self._fs.rm(path, recursive=True))
         except StorageError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,21 +22,22 @@ class ShardFormatError(ValueError):
     """Bytes that are not what a shard holds: one sentence."""
 
 
-def pack_sample(key: str, members: dict[str, bytes]) -> bytes:
-    """The tar entries of one sample.
+def add_sample(shard: bytearray, key: str, members: Mapping[str, bytes]) -> int:
+    """Append the tar entries of one sample to a shard and return how many bytes they take.
 
     Args:
+        shard: grows by the entries.
         key: name of the sample, without a dot.
-        members: extension → bytes, in the order of their names.
+        members: extension → bytes; they stand in the order of their names.
     """
-    packed = io.BytesIO()
+    before = len(shard)
     for extension, body in sorted(members.items()):
         entry = tarfile.TarInfo(f"{key}.{extension}")
         entry.size = len(body)
-        packed.write(entry.tobuf(tarfile.USTAR_FORMAT))
-        packed.write(body)
-        packed.write(bytes(-len(body) % BLOCK))
-    return packed.getvalue()
+        shard += entry.tobuf(tarfile.USTAR_FORMAT)
+        shard += body
+        shard += bytes(-entry.size % BLOCK)
+    return len(shard) - before
 
 
 def unpack_samples(body: bytes, where: str) -> Iterator[tuple[str, dict[str, memoryview]]]:

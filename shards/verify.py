@@ -11,10 +11,10 @@ import numpy as np
 
 from shards.conversations.loader import decode_conversation
 from shards.conversations.record import check_conversation
-from shards.dataset import ShardSet
-from shards.record import LEADS
+from shards.dataset import INDEX_SCHEMA, ShardSet
+from shards.record import LEADS, peak_mv, signal_quality
 from shards.storage import StorageError
-from shards.tar import ShardFormatError, decode_array, decode_json, unpack_samples
+from shards.tar import END_OF_ARCHIVE, ShardFormatError, decode_array, decode_json, unpack_samples
 
 Fact = tuple[str, Any, Any]
 """Name of something, what was found, what was expected."""
@@ -46,6 +46,29 @@ def _index_problems(data: ShardSet) -> Iterator[str]:
     expected = data.manifest["index"]["rows"]
     if data.index.num_rows != expected:
         yield f"the index has {data.index.num_rows} rows, the manifest says {expected}"
+    other = [field.name for field in INDEX_SCHEMA if field.name not in data.index.schema.names]
+    if other:
+        yield f"the index lacks the columns {', '.join(other)}"
+    yield from _wrong_counts(data)
+
+
+def _wrong_counts(data: ShardSet) -> Iterator[str]:
+    counts = data.manifest["counts"]
+    for column in ("split", "source"):
+        found = dict(Counter(data.index[column].to_pylist()))
+        if found != counts[column]:
+            yield f"the index has the {column} counts {found}, the manifest says {counts[column]}"
+
+
+def _range_problems(where: str, size: int, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Samples stand one after the other from the shard's first byte to its end mark."""
+    position = 0
+    for row in sorted(rows, key=lambda row: int(row["offset"])):
+        if row["offset"] != position:
+            yield f"{where}: sample {row['key']} begins at byte {row['offset']}, expected {position}"
+        position = row["offset"] + row["bytes"]
+    if position + len(END_OF_ARCHIVE) != size:
+        yield f"{where}: the samples of the index end at byte {position}, the shard has {size - len(END_OF_ARCHIVE)}"
 
 
 def _shard_problems(data: ShardSet, shard: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
@@ -61,6 +84,7 @@ def _shard_problems(data: ShardSet, shard: dict[str, Any], rows: list[dict[str, 
     problems = []
     if len(rows) != shard["samples"]:
         problems.append(f"{where}: {len(rows)} rows in the index, the manifest says {shard['samples']}")
+    problems += _range_problems(where, len(body), rows)
     for row in rows:
         try:
             [(key, members)] = unpack_samples(body[row["offset"] : row["offset"] + row["bytes"]], where)
@@ -76,7 +100,11 @@ def _ecg_facts(key: str, members: dict[str, memoryview], row: dict[str, Any], wh
     ecg, record = decode_array(members["ecg.npy"]), decode_json(members["json"])
     yield from _facts_of_both(key, record, row)
     yield "signal", (ecg.dtype, ecg.shape), (np.dtype(np.int16), (len(LEADS), row["samples"]))
-    yield "scales", len(record["mv_per_lsb"]), len(LEADS)
+    yield "scales", [0 < scale < np.inf for scale in record["mv_per_lsb"]], [True] * len(LEADS)
+    yield "quality", signal_quality(ecg), record["quality"]
+    yield "peak in mV", peak_mv(ecg, record["mv_per_lsb"]), row["peak_mv"]
+    yield "labels", sorted(name for name, value in record["labels"].items() if value == 1), row["labels"]
+    yield "values of labels", set(record["labels"].values()) <= {0, 1, None}, True
 
 
 def _conversation_facts(key: str, members: dict[str, memoryview], row: dict[str, Any], where: str) -> Iterator[Fact]:

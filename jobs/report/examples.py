@@ -17,6 +17,7 @@ from shards.conversations.loader import ConversationSample
 from shards.conversations.names import FINDINGS, RHYTHMS
 from shards.dataset import ShardSet
 from shards.draw import draw_ecg
+from shards.record import findings_of
 
 NEAREST, TALKS = 3, 5
 """How many of each are shown."""
@@ -60,7 +61,9 @@ class Talk:
 
 def nearest_reports(split: Embedded, data: ShardSet) -> list[NearestReport]:
     """Records with different findings, each with the nearest report of another record."""
-    labels = [tuple(name for name, value in sorted(record["labels"].items()) if value == 1) for record in split.records]
+    labels = [
+        tuple(name for name, value in sorted(findings_of(record["labels"]).items()) if value == 1) for record in split.records
+    ]
     similarity = split.ecg @ split.text.T
     made = []
     for place in first_of_each(labels)[:NEAREST]:

@@ -25,6 +25,7 @@ import numpy as np
 from shards.conversations.names import FINDINGS, RHYTHMS
 from shards.conversations.overlaps import absence_unsure
 from shards.conversations.phrases import INTERVALS
+from shards.record import findings_of
 
 SLOW_BELOW, FAST_ABOVE = 60, 100
 """Heart rates in 1/min at which bradycardia ends and tachycardia begins."""
@@ -93,7 +94,7 @@ def present(record: Mapping[str, Any]) -> list[str]:
 
 def absent(record: Mapping[str, Any]) -> list[str]:
     """Codes of the findings that are surely absent, sorted: stated as absent, and not hidden by what is present."""
-    labels = record["labels"]
+    labels = findings_of(record["labels"])
     stated = frozenset(code for code, value in labels.items() if value != 0)
     rhythm_stated = any(labels.get(code) == 1 for code in RHYTHMS)
     return sorted(
@@ -122,7 +123,7 @@ def finding_facts(record: Mapping[str, Any], asked: Mapping[str, int], rng: np.r
 
 def findings(record: Mapping[str, Any]) -> Fact | None:
     """All findings, where every label that is present has a name and none is unknown; none only where NORM is stated."""
-    labels = record["labels"]
+    labels = findings_of(record["labels"])
     if not labels or any(value is None for value in labels.values()):
         return None
     there = present(record)

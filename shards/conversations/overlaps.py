@@ -34,6 +34,7 @@ WITH_REPOLARISATION = REPOLARISATION | {
     *("DIG", "EL", "LNGQT", "ANEUR", "LVH", "VCLVH", "RVH", "SEHYP", "CLBBB", "CRBBB", "ILBBB", "IVCD", "WPW", "PACE"),
     *("ISCAL", "ISCAN", "ISCAS", "ISCIL", "ISCIN", "ISCLA", "INJAL", "INJAS", "INJIL", "INJIN", "INJLA"),
     *("AMI", "ASMI", "ALMI", "IMI", "ILMI", "IPMI", "IPLMI", "LMI", "PMI"),
+    *("STDEV", "STDEV-T", "STT-VH"),
 }
 """Findings that change ST and T by themselves."""
 

@@ -106,6 +106,7 @@ class ConversationRecord:
             "ecgs": len(self.ecgs),
             "samples": signals[0].shape[1] if signals else 0,
             "invalid_fraction": max((quality["invalid_fraction"] for quality in qualities), default=0.0),
+            "missing_leads": sum(len(quality["missing_leads"]) for quality in qualities),
             "flat_leads": sum(len(quality["flat_leads"]) for quality in qualities),
             "peak_mv": max((peak_mv(*pair) for pair in zip(signals, scales, strict=True)), default=0.0),
             "text_length": sum(len(turn["value"]) for turn in self.conversations),

@@ -16,6 +16,13 @@ LARGEST_READ = 256 * 2**20
 """Bytes that one read may decode to: a record of 12 leads takes less than 1 % of it; a damaged header may claim any number."""
 
 
+BOOKKEEPING = 512
+"""Bytes that a compressed dataset may take beyond twice its values; more of them decode to more than the dataset holds."""
+
+DAMAGE = (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError, OverflowError)
+"""What h5py raises over a damaged file."""
+
+
 @lru_cache(maxsize=64)
 def _open(path: Path, changed_ns: int) -> h5py.File:
     del changed_ns  # a file that was replaced is opened anew
@@ -26,43 +33,60 @@ def open_dataset(path: Path, name: str) -> h5py.Dataset:
     """A numeric dataset of a file, opened once for each process.
 
     Raises:
-        RecordError: the file is absent or damaged; the dataset is not in it, holds no numbers, or takes them from elsewhere.
+        RecordError: the file is absent or damaged, or the dataset is not as `dataset_in` wants it.
     """
     if not path.is_file():
         raise RecordError(f"{path.name}: no such file; fetch it or remove its rows")
     try:
-        file = _open(path, path.stat().st_mtime_ns)
-        link = file.get(name, getlink=True)
-        dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
-        if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-            found = ", ".join(sorted(file)[:8]) or "nothing"
-            raise RecordError(f"{path.name}: expected the dataset {name!r} in the file itself, found {found}; fetch it again")
-        if dataset.dtype.kind not in "iuf":
-            raise RecordError(f"{path.name}: {name} has type {dataset.dtype}, expected numbers; fetch it again")
+        return dataset_in(_open(path, path.stat().st_mtime_ns), name, path.name)
     except RecordError:
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise RecordError(f"{path.name}: not a readable HDF5 file ({_cause(error)}); fetch it again") from error
+
+
+def dataset_in(file: h5py.File, name: str, where: str) -> h5py.Dataset:
+    """A numeric dataset that lies in the file itself.
+
+    Raises:
+        RecordError: it is not there, holds no numbers, or takes them from elsewhere: through a link, a virtual dataset or
+            external storage. The sentence begins with `where`.
+    """
+    link = file.get(name, getlink=True)
+    dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        found = ", ".join(sorted(map(str, file))[:8]) or "nothing"
+        raise RecordError(f"{where}: expected the dataset {name!r} in the file itself, found {found}; fetch it again")
+    if dataset.dtype.kind not in "iuf":
+        raise RecordError(f"{where}: {name} has type {dataset.dtype}, expected numbers; fetch it again")
     return dataset
 
 
-def read_rows(dataset: h5py.Dataset, rows: Any, where: str) -> NDArray[Any]:
-    """A part of a dataset, as numpy indexing names it along the first axis.
+def read_rows(dataset: h5py.Dataset, rows: int | slice, where: str) -> NDArray[Any]:
+    """A part of a dataset along its first axis.
 
     Raises:
         RecordError: it cannot be decoded, or would take more than `LARGEST_READ` bytes; the sentence begins with `where`.
     """
     try:
-        count = len(range(*rows.indices(dataset.shape[0]))) if isinstance(rows, slice) else 1
-        size = count * int(np.prod(dataset.shape[1:], dtype=np.float64)) * dataset.dtype.itemsize
-        if size > LARGEST_READ:
-            raise RecordError(f"{where}: {dataset.name} claims {size:.3g} bytes, expected an ECG; fetch the file again")
+        _check_size(dataset, rows, where)
         array: NDArray[Any] = dataset[rows]
     except RecordError:
         raise
-    except (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise RecordError(f"{where}: {dataset.name} cannot be decoded ({_cause(error)}); fetch the file again") from error
     return array
+
+
+def _check_size(dataset: h5py.Dataset, rows: int | slice, where: str) -> None:
+    """Refuse what takes far more memory than an ECG: by its shape, by its chunks, or once it is inflated."""
+    count = len(range(*rows.indices(dataset.shape[0]))) if isinstance(rows, slice) else 1
+    part = count * float(np.prod(dataset.shape[1:], dtype=np.float64))
+    size = max(part, float(np.prod(dataset.chunks or (1,), dtype=np.float64))) * dataset.dtype.itemsize
+    if size > LARGEST_READ:
+        raise RecordError(f"{where}: {dataset.name} claims {size:.3g} bytes, expected an ECG; fetch the file again")
+    if dataset.id.get_storage_size() > 2 * dataset.nbytes + BOOKKEEPING:
+        raise RecordError(f"{where}: {dataset.name} takes more bytes in the file than it holds; fetch the file again")
 
 
 def _cause(error: Exception) -> str:

@@ -6,6 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from shards.record import RecordError
 
+LONGEST_PART = 200
+"""Bytes in the name of a file or folder, with room for an extension; file systems take 255."""
+
 
 def within(folder: Path, name: str, where: str) -> Path:
     """The path of `name` below `folder`.
@@ -14,6 +17,7 @@ def within(folder: Path, name: str, where: str) -> Path:
         RecordError: the name is empty, absolute or leads out of the folder; the sentence names `where`, the file and field.
     """
     path = PurePosixPath(name.strip())
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
+    too_long = any(len(part.encode()) > LONGEST_PART for part in path.parts)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or too_long:
         raise RecordError(f"{where}: expected a path below {folder.name}, found {name[:120]!r}; mend the table")
     return folder / path

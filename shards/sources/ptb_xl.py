@@ -3,26 +3,33 @@
 Source: Wagner et al., PTB-XL, a large publicly available electrocardiography dataset, Scientific Data 7:154 (2020),
 version 1.0.3. Folds 1-8 train, 9 val, 10 test, as its authors recommend. A folder that `ecgchat shards simulate`
 wrote has the same layout, says so in `simulation.json`, and carries exact measurements in columns of its own.
+
+Statements, classes and labels: a statement that the annotators did not give counts as absent, since they chose from the
+whole list. Form and rhythm statements carry no likelihood (always 0); for a diagnostic one 0 means that it is unknown.
 """
 
 from __future__ import annotations
 
 import ast
-import csv
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from shards.plan import AbsentRecord, Kind, Plan, PlannedRecord, RejectedRecord
 from shards.record import EcgRecord, RecordError, Split, Statement
+from shards.sources.paths import within
+from shards.sources.statement_text import PTB_XL_RULES, clean_statements
+from shards.sources.tables import Table, number, read_table
 from shards.sources.wfdb_record import read_wfdb
 
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
+CORPUS = "PTB-XL"
 SIMULATION = "simulation.json"
+
+STATEMENT_COLUMNS = ("", "description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass")
 
 FILE_COLUMN = {500: "filename_hr", 100: "filename_lr"}
 NEEDED_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "recording_date", "report", "scp_codes", "strat_fold")
@@ -48,21 +55,43 @@ class PtbXl:
     """The corpus in one folder, at one of its two sampling rates."""
 
     kind: Kind = "ecg"
+    published_rates_hz = tuple(FILE_COLUMN)
 
-    def __init__(self, folder: Path, sampling_rate_hz: int = 500) -> None:
+    def __init__(self, folder: Path, sampling_rate_hz: int = 500, *, english: Path | None = None) -> None:
+        """Read the small tables.
+
+        Args:
+            folder: where the corpus lies.
+            sampling_rate_hz: which of the two published signals to take.
+            english: a csv with `ecg_id` and `report`, reports in English, as fairseq-signals publishes them.
+
+        Raises:
+            RecordError: a table is missing or unreadable, or there is no signal of that rate.
+        """
         if sampling_rate_hz not in FILE_COLUMN:
-            raise RecordError(f"--rate {sampling_rate_hz}: PTB-XL is published at 500 and 100 Hz; choose one of them")
+            raise RecordError(f"sampling rate {sampling_rate_hz} Hz: PTB-XL is published at 500 and 100 Hz; choose one of them")
         self.folder = folder.absolute()
         self.rate = sampling_rate_hz
         self.simulated = (self.folder / SIMULATION).is_file()
         self.name = "simulated-ptb-xl" if self.simulated else "ptb-xl"
-        self._statements = _read_statements(self.folder / STATEMENTS)
+        statements = read_table(self.folder / STATEMENTS, STATEMENT_COLUMNS, CORPUS)
+        self._statements = {row[""]: dict(row) for row in statements}
+        classes = (name for statement in self._statements.values() for name in _classes_of(statement))
+        self._no_classes: dict[str, int | None] = dict.fromkeys(classes, 0)
+        self._tables = {STATEMENTS: statements.sha256}
+        self._english = None if english is None else read_table(english, ("ecg_id", "report"), "English reports for PTB-XL")
+        if self._english is not None:
+            self._tables[self._english.path.name] = self._english.sha256
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_english": None}
 
     def provenance(self) -> dict[str, Any]:
         """What the manifest says of where the records come from."""
         if self.simulated:
-            return {"corpus": "simulated, PTB-XL layout", "simulation": json.loads((self.folder / SIMULATION).read_text())}
-        return {"corpus": "PTB-XL", "licence": "CC BY 4.0"}
+            simulation = json.loads((self.folder / SIMULATION).read_text())
+            return {"corpus": "simulated, PTB-XL layout", "simulation": simulation, "tables": self._tables}
+        return {"corpus": "PTB-XL", "licence": "CC BY 4.0", "tables": self._tables}
 
     def plan(self) -> Plan:
         """Every row of the database whose files are there, and those whose files are not.
@@ -71,21 +100,23 @@ class PtbXl:
             RecordError: the database is missing, or lacks a column.
         """
         column = FILE_COLUMN[self.rate]
-        rows = _read_table(self.folder / DATABASE, (*NEEDED_COLUMNS, column))
-        records: list[PlannedRecord] = []
-        absent: list[AbsentRecord] = []
-        rejected: list[RejectedRecord] = []
-        for row in rows:
-            path = self.folder / row[column]
-            missing = [path.name + end for end in (".hea", ".dat") if not path.with_name(path.name + end).is_file()]
-            if missing:
-                absent.append(AbsentRecord(row["ecg_id"], f"{row[column]}: {' and '.join(missing)} not in {self.folder.name}"))
-                continue
+        database = read_table(self.folder / DATABASE, (*NEEDED_COLUMNS, column), CORPUS)
+        self._tables[DATABASE] = database.sha256
+        translated = _translations(self._english)
+        plan = Plan([], [], [])
+        for row in database:
+            name = row["ecg_id"]
             try:
-                records.append(PlannedRecord(row["ecg_id"], _split(row), row))
+                path = within(self.folder, row[column], f"{DATABASE}, ecg_id {name}, {column}")
+                missing = [path.name + end for end in (".hea", ".dat") if not path.with_name(path.name + end).is_file()]
+                if missing:
+                    reason = f"{row[column]}: {' and '.join(missing)} not in {self.folder.name}"
+                    plan.absent.append(AbsentRecord(name, reason))
+                else:
+                    plan.records.append(PlannedRecord(name, _split(row), {"row": row, "english": translated.get(name)}))
             except RecordError as error:
-                rejected.append(RejectedRecord(row["ecg_id"], str(error)))
-        return Plan(records, absent, rejected)
+                plan.rejected.append(RejectedRecord(name, str(error)))
+        return plan
 
     def read(self, planned: PlannedRecord) -> EcgRecord:
         """The record of one row.
@@ -93,7 +124,7 @@ class PtbXl:
         Raises:
             RecordError: its files or fields are not what they should be.
         """
-        row = planned.row
+        row = planned.row["row"]
         path = row[FILE_COLUMN[self.rate]]
         signal = read_wfdb(self.folder / path)
         if signal.fs_hz != self.rate:
@@ -111,34 +142,34 @@ class PtbXl:
             mv_per_lsb=signal.mv_per_lsb,
             acquired=row["recording_date"] or None,
             statements=[Statement(code, "SCP", likelihood) for code, likelihood in codes.items()],
-            labels=self._labels(codes),
+            labels={**self._labels(codes), **self._classes(codes)},
             age=age,
             age_note=age_note,
             sex=_sex(row),
             measurements=_measurements(row),
-            **self._report(row, codes),
+            **self._report(row, codes, planned.row["english"]),
         )
 
-    def _report(self, row: Mapping[str, str], codes: Mapping[str, float]) -> dict[str, Any]:
-        """English text: the publisher's where it is English, else made from the coded statements."""
+    def _report(self, row: Mapping[str, str], codes: Mapping[str, float], translated: str | None) -> dict[str, Any]:
+        """English text: the publisher's where it is English, else a translation, else made from the coded statements."""
         original = " ".join(row["report"].split()) or None
         language = row.get("report_language") or _language(original)
-        described = [self._statements[code]["description"] for code in codes if code in self._statements]
-        made = ", ".join(described) or None
-        english = original if language == "en" else made
+        made = ", ".join(self._statements[code]["description"] for code in codes if code in self._statements)
+        texts = {
+            "publisher": original if language == "en" else None,
+            "translation": translated,
+            "made from statements": made,
+        }
+        source = next((source for source, text in texts.items() if text), None)
         return {
-            "report": english,
-            "report_source": None if english is None else "publisher" if language == "en" else "made from statements",
+            "report": texts[source] if source else None,
+            "report_source": source,
             "report_original": original,
             "report_language": language,
         }
 
     def _labels(self, codes: Mapping[str, float]) -> dict[str, int | None]:
-        """All statements of the corpus: 1 stated, 0 not stated, None stated with likelihood 0.
-
-        Annotators chose from the whole list, so a code that is not given counts as absent. Form and rhythm statements
-        carry no likelihood (always 0); for a diagnostic one 0 means that its likelihood is unknown.
-        """
+        """All statements of the corpus: 1 stated, 0 not stated, None a diagnosis stated with likelihood 0."""
         labels: dict[str, int | None] = dict.fromkeys(self._statements, 0)
         for code, likelihood in codes.items():
             kind = self._statements.get(code, {})
@@ -146,23 +177,30 @@ class PtbXl:
             labels[code] = 1 if certain else None
         return labels
 
-
-def _read_table(path: Path, needed: Iterable[str]) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file; expected a PTB-XL folder that holds {path.name}; check DIR")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in needed if column not in (reader.fieldnames or [])]
-        if missing:
-            raise RecordError(
-                f"{path}: column {', '.join(missing)} missing; expected the table of PTB-XL 1.0.3; fetch it again"
-            )
-        return list(reader)
+    def _classes(self, codes: Mapping[str, float]) -> dict[str, int | None]:
+        """`superclass:MI`, `subclass:IMI` …: 1 where a diagnosis of the class is likely, None where one has likelihood 0."""
+        classes = dict(self._no_classes)
+        for code, likelihood in codes.items():
+            for name in _classes_of(self._statements.get(code, {})):
+                if classes[name] != 1:
+                    classes[name] = 1 if likelihood > 0 else None
+        return classes
 
 
-def _read_statements(path: Path) -> dict[str, dict[str, str]]:
-    rows = _read_table(path, ("description", "diagnostic", "form", "rhythm"))
-    return {next(iter(row.values())): row for row in rows}
+def _classes_of(statement: Mapping[str, str]) -> list[str]:
+    if statement.get("diagnostic") != "1.0":
+        return []
+    return [
+        f"{level}:{statement[column]}"
+        for level, column in (("superclass", "diagnostic_class"), ("subclass", "diagnostic_subclass"))
+        if statement[column]
+    ]
+
+
+def _translations(english: Table | None) -> dict[str, str]:
+    """ecg_id → report in English, cleaned."""
+    cleaned = ((row["ecg_id"], clean_statements([row["report"]], PTB_XL_RULES)) for row in english or ())
+    return {name: statements[0] for name, statements in cleaned if statements}
 
 
 def _split(row: Mapping[str, str]) -> Split:
@@ -194,7 +232,7 @@ def _codes(row: Mapping[str, str]) -> dict[str, float]:
 
 
 def _age(row: Mapping[str, str]) -> tuple[float | None, str | None]:
-    age = _number(row["age"])
+    age = number(row["age"])
     return (None, "over 89") if age == AGE_OVER_89 else (age, None)
 
 
@@ -203,16 +241,8 @@ def _sex(row: Mapping[str, str]) -> Literal["M", "F"] | None:
 
 
 def _measurements(row: Mapping[str, str]) -> dict[str, Any]:
-    values = {name: _number(row.get(column, "")) for name, column in MEASUREMENT_COLUMNS.items()}
+    values = {name: number(row.get(column, "")) for name, column in MEASUREMENT_COLUMNS.items()}
     return {**values, "source": "simulation"} if any(value is not None for value in values.values()) else {}
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _language(text: str | None) -> str | None:

@@ -86,6 +86,7 @@ def read_table(path: Path, needed: Iterable[str], corpus: str) -> Table:
         return "skip"
 
     try:
+        body.decode()
         names = pa.csv.read_csv(pa.BufferReader(body[: body.find(b"\n") + 1] or body)).column_names
         data = pa.csv.read_csv(
             pa.BufferReader(body),

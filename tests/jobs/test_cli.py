@@ -63,9 +63,16 @@ def test_an_unknown_command_prints_the_usage_as_an_error(ecgchat, words):
     [
         ("shards", "simulate build verify inspect show"),
         ("shards simulate", "--out --records --seed --rates"),
-        ("shards build", "ptb-xl DIR --out --rate --records-per-shard --seed --max-rejected --workers"),
+        ("shards build", "ptb-xl mimic-iv-ecg chapman-shaoxing-ningbo sph cpsc2018 code-15 code-test code sami-trop wfdb"),
+        (
+            "shards build ptb-xl",
+            "DIR --out --rate --records-per-shard --seed --max-rejected --workers --ray --english --measure --derive-leads",
+        ),
+        ("shards build code", "DIR --scale --leads"),
+        ("shards build wfdb", "DIR --table --window-s --name"),
+        ("shards build tnmg-json", "DIR"),
         ("shards verify", "URI"),
-        ("shards inspect", "URI"),
+        ("shards inspect", "URI --out"),
         ("shards show", "URI KEY --out --all-leads"),
         ("tokenizer", "--shards --out --vocabulary --reports"),
         (
@@ -329,7 +336,7 @@ def data(ecgchat, corpus, tmp_path):
 
 
 def build(ecgchat, corpus, out, *options):
-    words = ("--rate", 100, "--records-per-shard", 4, "--workers", 1)
+    words = ("--rate", 100, "--records-per-shard", 4, "--workers", 0)
     return ecgchat("shards", "build", "ptb-xl", corpus, "--out", out, *words, *options)
 
 
@@ -420,7 +427,7 @@ def test_a_folder_without_the_tables_of_ptb_xl_is_refused_by_their_name(ecgchat,
 
 def test_a_rate_that_the_folder_does_not_hold_is_refused(ecgchat, corpus, tmp_path):
     assert_one_sentence(build(ecgchat, corpus, tmp_path / "set", "--rate", 500), "none of the 12 rows has its files", "--rate")
-    assert_one_sentence(build(ecgchat, corpus, tmp_path / "set", "--rate", 250), "--rate 250", "500 and 100 Hz")
+    assert_one_sentence(build(ecgchat, corpus, tmp_path / "set", "--rate", 5), "--rate 5: expected a sampling rate from 25")
     assert not (tmp_path / "set").exists()
 
 
@@ -429,7 +436,7 @@ def test_a_rate_that_the_folder_does_not_hold_is_refused(ecgchat, corpus, tmp_pa
     [
         ("--max-rejected", "2", "expected a fraction from 0 to 1"),
         ("--records-per-shard", "0", "expected at least 1"),
-        pytest.param("--workers", "0", "expected at least 1"),
+        pytest.param("--workers", "-1", "expected a number of processes"),
     ],
 )
 def test_an_option_out_of_range_is_refused(ecgchat, corpus, tmp_path, option, value, expected):

@@ -15,6 +15,7 @@ from shards.dataset import DatasetError, ShardSet
 from shards.record import LEADS, RecordError, to_millivolts
 from shards.sources.ptb_xl import PtbXl
 from shards.verify import verify
+from shards.workers import in_processes, in_this_process
 
 SMALL = BuildOptions(records_per_shard=16)
 
@@ -98,8 +99,8 @@ def test_simulated_records_carry_their_exact_measurements(simulated_shards):
 
 def test_parallel_serial_and_repeated_builds_are_byte_identical(simulated_folder, tmp_path):
     contents = []
-    for name, workers in (("serial", 1), ("again", 1), ("parallel", 2)):
-        build(PtbXl(simulated_folder, 100), str(tmp_path / name), BuildOptions(records_per_shard=16, workers=workers))
+    for name, runner in (("serial", in_this_process), ("again", in_this_process), ("parallel", in_processes(2))):
+        build(PtbXl(simulated_folder, 100), str(tmp_path / name), SMALL, runner)
         contents.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert contents[0] == contents[1] == contents[2]
 
@@ -198,7 +199,7 @@ def test_a_bad_fold_rejects_its_row_and_the_build_goes_on(corpus, tmp_path):
 
 
 def test_another_rate_than_published_is_refused(corpus):
-    with pytest.raises(RecordError, match="--rate 250: PTB-XL is published at 500 and 100 Hz"):
+    with pytest.raises(RecordError, match="sampling rate 250 Hz: PTB-XL is published at 500 and 100 Hz"):
         PtbXl(corpus, 250)
 
 

@@ -94,13 +94,14 @@ def test_what_is_not_a_number_becomes_invalid():
     assert np.isnan(to_millivolts(ecg, scale)[2]).tolist() == [True, True, False]
 
 
-def test_quality_names_flat_and_clipped_leads():
+def test_quality_names_flat_missing_and_clipped_leads():
     ecg = np.tile(np.arange(10, dtype=np.int16), (12, 1))
     ecg[1] = 5
     ecg[3, :2] = 32767
     ecg[6] = INVALID
     quality = signal_quality(ecg)
-    assert quality["flat_leads"] == ["II", "V1"]
+    assert quality["flat_leads"] == ["II"]
+    assert quality["missing_leads"] == ["V1"]
     assert quality["clipped_leads"] == ["aVR"]
     assert quality["invalid_fraction"] == pytest.approx(1 / 12, abs=1e-6)
 

@@ -11,7 +11,7 @@ from shards.conversations.loader import ConversationLoader, LoaderConfig, read_c
 from shards.dataset import DatasetError, ShardSet
 from shards.loader import EcgLoader
 from shards.order import OrderConfig
-from shards.tar import ShardFormatError, pack_sample
+from shards.tar import ShardFormatError, add_sample
 from shards.verify import verify
 
 CONFIG = LoaderConfig(OrderConfig(global_batch=10, lanes=4, block=8))
@@ -98,11 +98,12 @@ def without_its_ecg(dialogues, tmp_path):
     for name in dialogues.store.list():
         (tmp_path / name).write_bytes(dialogues.store.get(name))
     _, members = dialogues.members(row["key"])
-    lame = pack_sample(row["key"], {"json": bytes(members["json"])})
+    lame = bytearray()
+    used = add_sample(lame, row["key"], {"json": bytes(members["json"])})
+    add_sample(lame, row["key"], {"txt": bytes(row["bytes"] - used - 512)})
     shard = tmp_path / row["shard"]
     body = bytearray(shard.read_bytes())
-    filler = pack_sample(row["key"], {"txt": bytes(row["bytes"] - len(lame) - 512)})
-    body[row["offset"] : row["offset"] + row["bytes"]] = lame + filler
+    body[row["offset"] : row["offset"] + row["bytes"]] = lame
     shard.write_bytes(body)
     return ShardSet.open(str(tmp_path)), row["key"]
 

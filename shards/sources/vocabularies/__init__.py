@@ -1,0 +1,1 @@
+"""Coding systems that sources share: codes, labels and plain English."""
