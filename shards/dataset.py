@@ -32,6 +32,7 @@ INDEX_SCHEMA = pa.schema(
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("bytes", pa.int64()),
+        ("xxh3", pa.uint64()),
         ("split", pa.string()),
         ("source", pa.string()),
         ("record_id", pa.string()),
@@ -52,7 +53,7 @@ INDEX_SCHEMA = pa.schema(
         ("answers", pa.list_(pa.string())),
     ]
 )
-"""`offset` and `bytes` are the sample's range in its shard, tar headers included; `labels` are those with value 1.
+"""`offset` and `bytes` are the sample's range in its shard, tar headers included, `xxh3` the XXH3-64 of that range; `labels` are those with value 1.
 
 `r_amplitude_mv` and `limb_residual` are those of `shards.plausibility`, null where they cannot be told.
 

@@ -161,7 +161,7 @@ def split_by_hash(*names: str) -> Split:
 @lru_cache(maxsize=1024)
 def standard_lead(name: str) -> str | None:
     """The lead of `LEADS` that a publisher's channel name means, or None: `AVR` → `aVR`, `DI` → `I`, `lead v1` → `V1`."""
-    wanted = re.sub(r"^(lead|ecg)[ _]*", "", name.strip().lower())
+    wanted = re.sub(r"^((lead|ecg)[ _]*)+", "", name.strip().lower())
     wanted = re.sub(r"^d(?=i{1,3}$)", "", wanted)
     return next((lead for lead in LEADS if lead.lower() == wanted), None)
 

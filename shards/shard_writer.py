@@ -70,8 +70,8 @@ class ShardWriter:
             except RecordError as error:
                 rejected.append(RejectedRecord(item.record_id, str(error)))
                 continue
-            place = {"shard": planned.name, "offset": len(body), "bytes": add_sample(body, sample.key, sample.to_members())}
-            rows.append({**sample.index_row(), **_plausibility(sample), **place})
+            place = add_sample(body, sample.key, sample.to_members())
+            rows.append({**sample.index_row(), **_plausibility(sample), "shard": planned.name, **place})
         on_record(len(planned.records))
         body += END_OF_ARCHIVE
         self.store.put(planned.name, body)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from shards.dataset import ShardSet
 from shards.order import PADDING, Order, OrderConfig, OrderError, Position, rank_slice
-from shards.tar import ShardFormatError, unpack_samples
+from shards.tar import ShardFormatError, checksum, unpack_samples
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class SampleStream(ABC, Generic[SampleT, BatchT]):
         self._shard_of = shard_of
         self._offset = data.index["offset"].to_numpy()
         self._bytes = data.index["bytes"].to_numpy()
+        self._xxh3 = data.index["xxh3"].to_numpy()
         self._keys: list[str] = data.index["key"].to_pylist()
         self._slice = rank_slice(config.order.global_batch, rank, world_size)
         self._width = -(-config.order.global_batch // world_size)
@@ -162,12 +163,15 @@ class SampleStream(ABC, Generic[SampleT, BatchT]):
         length = int(self._offset[last] + self._bytes[last]) - start
         where = self.data.store.uri_of(shard)
         samples = []
-        body = self.data.store.get_range(shard, start, length)
-        for row, (key, members) in zip(run, unpack_samples(body, where), strict=True):
-            if key != self._keys[row]:
+        body = memoryview(self.data.store.get_range(shard, start, length))
+        for row in run:
+            place = int(self._offset[row]) - start
+            sample = body[place : place + int(self._bytes[row])]
+            if checksum(sample) != self._xxh3[row]:
                 raise ShardFormatError(
-                    f"{where}: expected sample {self._keys[row]} at byte {int(self._offset[row])}, found {key}; "
-                    "the shard is not the one the index was made for: verify and rebuild the shards"
+                    f"{where}: the bytes of sample {self._keys[row]} are not those that the index was made for; the shard was "
+                    "damaged or replaced: verify and copy or build it again"
                 )
+            [(key, members)] = unpack_samples(sample, where)
             samples.append((int(row), self._decode(key, members, where)))
         return samples

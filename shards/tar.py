@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import xxhash
 
 BLOCK = tarfile.BLOCKSIZE
 END_OF_ARCHIVE = bytes(2 * BLOCK)
@@ -22,25 +23,34 @@ class ShardFormatError(ValueError):
     """Bytes that are not what a shard holds: one sentence."""
 
 
-def add_sample(shard: bytearray, key: str, members: Mapping[str, bytes]) -> int:
-    """Append the tar entries of one sample to a shard and return how many bytes they take.
+def add_sample(shard: bytearray, key: str, members: Mapping[str, bytes]) -> dict[str, int]:
+    """Append the tar entries of one sample to a shard.
 
     Args:
         shard: grows by the entries.
         key: name of the sample, without a dot.
         members: extension → bytes; they stand in the order of their names.
+
+    Returns:
+        What the index says of the place: `offset`, `bytes`, and `xxh3` of those bytes.
     """
-    before = len(shard)
+    offset = len(shard)
     for extension, body in sorted(members.items()):
         entry = tarfile.TarInfo(f"{key}.{extension}")
         entry.size = len(body)
         shard += entry.tobuf(tarfile.USTAR_FORMAT)
         shard += body
         shard += bytes(-entry.size % BLOCK)
-    return len(shard) - before
+    with memoryview(shard) as view:
+        return {"offset": offset, "bytes": len(shard) - offset, "xxh3": checksum(view[offset:])}
 
 
-def unpack_samples(body: bytes, where: str) -> Iterator[tuple[str, dict[str, memoryview]]]:
+def checksum(body: memoryview | bytes) -> int:
+    """XXH3-64: finds damage in a sample at many times the speed of a network; the manifest's sha256 guards the whole shard."""
+    return xxhash.xxh3_64_intdigest(body)
+
+
+def unpack_samples(body: bytes | memoryview, where: str) -> Iterator[tuple[str, dict[str, memoryview]]]:
     """Samples of a byte range that begins with one: (key, extension → bytes).
 
     Raises:

@@ -14,7 +14,7 @@ from shards.conversations.record import check_conversation
 from shards.dataset import INDEX_SCHEMA, ShardSet
 from shards.record import LEADS, peak_mv, signal_quality
 from shards.storage import StorageError
-from shards.tar import END_OF_ARCHIVE, ShardFormatError, decode_array, decode_json, unpack_samples
+from shards.tar import END_OF_ARCHIVE, ShardFormatError, checksum, decode_array, decode_json, unpack_samples
 
 Fact = tuple[str, Any, Any]
 """Name of something, what was found, what was expected."""
@@ -87,7 +87,10 @@ def _shard_problems(data: ShardSet, shard: dict[str, Any], rows: list[dict[str, 
     problems += _range_problems(where, len(body), rows)
     for row in rows:
         try:
-            [(key, members)] = unpack_samples(body[row["offset"] : row["offset"] + row["bytes"]], where)
+            place = memoryview(body)[row["offset"] : row["offset"] + row["bytes"]]
+            if checksum(place) != row["xxh3"]:
+                problems.append(f"{where}: sample {row['key']}: its bytes are not those that the index was made for")
+            [(key, members)] = unpack_samples(place, where)
             for name, found, expected in CHECKS[data.kind](key, members, row, where):
                 if found != expected:
                     problems.append(f"{where}: sample {row['key']}: {name} is {found}, expected {expected}")

@@ -19,7 +19,7 @@ from jobs.shards.console import console, progress_bar
 from jobs.shards.histograms import FRAME, NARROWEST, histogram_text, label_text, most_bins, number, printable, quality_sentence
 from shards.conversations.loader import read_conversation
 from shards.dataset import ShardSet
-from shards.histogram import Overview, overview
+from shards.histogram import FEW_VALUES, Overview, overview
 from shards.record import LEADS, SPLITS
 from shards.verify import verify
 
@@ -43,7 +43,7 @@ def verify_shards(arguments: argparse.Namespace) -> int:
 
 def inspect(arguments: argparse.Namespace) -> None:
     """Print what a data set holds, with histograms in the terminal or as a PNG."""
-    _check_folder(arguments.out)
+    _check_out(arguments.out)
     data = ShardSet.open(arguments.uri)
     width = min(max(console.width, NARROWEST), WIDEST)
     if arguments.out:
@@ -95,8 +95,7 @@ def _title(data: ShardSet) -> str:
 def _amounts(data: ShardSet) -> dict[str, str]:
     """How many records, or how many conversations about how many ECGs."""
     counts = data.manifest["counts"]
-    rates = sorted(rate for rate in pc.unique(data.index["fs_hz"]).to_pylist() if rate is not None)
-    patients = f"of {counts['patients']:,} patients, {', '.join(f'{rate:g} Hz' for rate in rates) or 'no ECG'}"
+    patients = f"of {counts['patients']:,} patients, {_rates(data)}"
     if data.kind == "ecg":
         return {"records": f"{counts['records']:,} {patients}"}
     without = pc.sum(pc.equal(data.index["ecgs"], 0)).as_py() or 0
@@ -109,11 +108,18 @@ def _amounts(data: ShardSet) -> dict[str, str]:
     return said | ranges
 
 
+def _rates(data: ShardSet) -> str:
+    rates = sorted(rate for rate in pc.unique(data.index["fs_hz"]).to_pylist() if rate is not None)
+    if len(rates) > FEW_VALUES:
+        return f"{len(rates)} rates from {rates[0]:g} to {rates[-1]:g} Hz"
+    return ", ".join(f"{rate:g} Hz" for rate in rates) or "no ECG"
+
+
 def show(arguments: argparse.Namespace) -> None:
     """Draw one record with its text, or a conversation with its first ECG, as PNG or in the terminal."""
     from shards.draw import NO_REPORT, draw_ecg, draw_in_terminal
 
-    _check_folder(arguments.out)
+    _check_out(arguments.out)
     shown = _shown(ShardSet.open(arguments.uri), arguments.key)
     if arguments.out:
         if shown.ecg is None:
@@ -152,8 +158,10 @@ def _shown(data: ShardSet, key: str) -> _Shown:
     return _Shown(sample.key, text, sample.ecgs[0], sample.mv_per_lsb[0], sample.record["fs_hz"])
 
 
-def _check_folder(out: Any) -> None:
-    """Refuse a file to write whose folder is not there, before anything is read."""
+def _check_out(out: Any) -> None:
+    """Refuse a file that cannot be written, before anything is read."""
+    if out and Path(out).is_dir():
+        raise ConfigError(f"--out {out}: is a folder; name a file in it, such as {Path(out) / 'picture.png'}")
     if out and not Path(out).absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: its folder is not there; make it first")
 

@@ -97,12 +97,17 @@ def read_channels(
             )
         if (begin, end) == (0, length):
             _check_sum(path, record, channel, signal)
-        here = signal[(first - begin + skew) * per_frame :][: (stop - first) * per_frame]
-        beyond = (0, (stop - first) * per_frame - len(here))
-        found.append(
-            (np.pad(here, beyond), np.pad(here == NOT_RECORDED.get(record.fmt[channel]), beyond, constant_values=True))
-        )
+        found.append(_shifted(signal, (first - begin + skew) * per_frame, (stop - first) * per_frame, record.fmt[channel]))
     return found
+
+
+def _shifted(signal: NDArray[np.int32], start: int, samples: int, form: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """A part of a signal and which of it was not recorded: what its format marks so, and what lies beyond its end."""
+    here = signal[start : start + samples]
+    mark = NOT_RECORDED.get(form)
+    invalid = np.zeros(len(here), dtype=np.bool_) if mark is None else here == mark
+    beyond = (0, samples - len(here))
+    return np.pad(here, beyond), np.pad(invalid, beyond, constant_values=True)
 
 
 def _decode(path: Path, record: wfdb.Record, channels: Sequence[int], begin: int, end: int | None) -> list[NDArray[np.int32]]:

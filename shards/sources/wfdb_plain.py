@@ -7,6 +7,7 @@ Header: https://physionet.org/physiotools/wag/header-5.htm
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -59,11 +60,15 @@ def read_plain(path: Path) -> WfdbSignal | None:
 
 def _read_frames(file: Path, offset: int, samples: int) -> NDArray[np.int16] | None:
     """(samples, 12) counts, or None where the file does not hold them."""
+    count = samples * len(LEADS)
     try:
-        frames = np.fromfile(file, dtype="<i2", count=samples * len(LEADS), offset=offset)
+        with file.open("rb", buffering=0) as opened:
+            # A damaged header may claim any number of samples: nothing is allocated before the file is known to hold them.
+            if os.fstat(opened.fileno()).st_size < offset + 2 * count:
+                return None
+            return np.fromfile(opened, dtype="<i2", count=count, offset=offset).reshape(samples, len(LEADS))
     except OSError:
         return None
-    return frames.reshape(samples, len(LEADS)) if len(frames) == samples * len(LEADS) else None
 
 
 def _less_baseline(

@@ -128,6 +128,31 @@ def test_a_lead_without_a_valid_sample_says_so() -> None:
     assert words(ecg=silent(0), mv_per_lsb=SCALE, fs_hz=500).count("no signal") == 13
 
 
+def test_a_record_without_a_report_says_so_in_grey() -> None:
+    found: list[tuple[Any, ...]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw._Sheet, "words", lambda sheet, x, y, *word, **more: found.append(word))
+        draw_ecg(silent(), SCALE, 500, text=None)
+    assert found[-1] == ("no report", draw.TEXT_PT, draw.GREY)
+    assert "no report" not in words(ecg=silent(), mv_per_lsb=SCALE, fs_hz=500)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_a_record_of_a_few_samples_leaves_a_dot(samples: int) -> None:
+    dark = ink(draw_ecg(silent()[:, :samples], SCALE, 500))
+    for row in range(4):
+        assert dark[zero_line(row) - 2 : zero_line(row) + 2, column_at(0) - 2 : column_at(0) + 3].any()
+    assert not dark[zero_line(0) - 30 : zero_line(0) + 60, column_at(0.1) : column_at(10)].any()
+    assert words(ecg=silent()[:, :samples], mv_per_lsb=SCALE, fs_hz=500)[-1].startswith(f"record ends at {samples / 500:g} s")
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_the_font_does_not_have_are_boxes_and_no_warnings() -> None:
+    found = words(ecg=silent(), mv_per_lsb=SCALE, fs_hz=500, text="Größe, ритм, ≥ 1 µV;\x1b窦性")
+    assert found[-1] == "Größe, ритм, ≥ 1 µV; □□"
+    draw_ecg(silent(), SCALE, 500, "窦性", "窦性心律")
+
+
 def test_all_leads_are_named_in_the_standard_order() -> None:
     names = [word for word in words(ecg=silent(), mv_per_lsb=SCALE, fs_hz=500) if word in LEADS]
     assert names == ["I", "aVR", "V1", "V4", "II", "aVL", "V2", "V5", "III", "aVF", "V3", "V6", "II"]

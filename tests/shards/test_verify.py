@@ -1,18 +1,14 @@
 """What `verify` finds in a data set whose manifest and index agree with each other and yet are wrong."""
 
-import hashlib
-import io
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from shards.dataset import ShardSet, index_bytes, index_table
-from shards.tar import add_sample, unpack_samples
+from shards.dataset import ShardSet
 from shards.verify import verify
+from tests.shards.rewriting import rewrite_index, rewrite_sample
 
 
 @pytest.fixture
@@ -21,30 +17,8 @@ def folder(simulated_shards, tmp_path):
     return Path(shutil.copytree(simulated_shards, tmp_path / "set"))
 
 
-def rewrite_index(folder, change):
-    """Let `change` have the rows of the index, and make the manifest name the outcome."""
-    rows = pq.read_table(io.BytesIO((folder / "index.parquet").read_bytes())).to_pylist()
-    body = index_bytes(index_table(change(rows)))
-    (folder / "index.parquet").write_bytes(body)
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["index"]["sha256"] = hashlib.sha256(body).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def rewrite_first_sample(folder, change):
-    """Let `change` have the members of the first sample of a shard, and make the manifest name the outcome."""
-    row = next(iter(ShardSet.open(str(folder)).index.to_pylist()))
-    shard = folder / row["shard"]
-    body = shard.read_bytes()
-    [(key, members)] = unpack_samples(body[row["offset"] : row["offset"] + row["bytes"]], "")
-    packed = bytearray()
-    assert add_sample(packed, key, change({name: bytes(member) for name, member in members.items()})) == row["bytes"]
-    body = body[: row["offset"]] + packed + body[row["offset"] + row["bytes"] :]
-    shard.write_bytes(body)
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    [entry] = [entry for entry in manifest["shards"] if entry["name"] == row["shard"]]
-    entry["sha256"] = hashlib.sha256(body).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+def first_row(folder):
+    return next(iter(ShardSet.open(str(folder)).index.to_pylist()))
 
 
 def problems(folder):
@@ -91,15 +65,23 @@ def test_an_index_that_says_something_else_than_the_sample_is_found(folder, colu
 
 
 def test_a_signal_that_its_description_does_not_fit_is_found(folder):
-    def flatten(members):
+    def flatten(members, size):
         body = bytearray(members["ecg.npy"])
         body[-2000:] = np.zeros(1000, np.int16).tobytes()
-        return {**members, "ecg.npy": bytes(body)}
+        return [{**members, "ecg.npy": bytes(body)}]
 
-    rewrite_first_sample(folder, flatten)
+    rewrite_sample(folder, first_row(folder), flatten)
     assert ": quality is {'missing_leads': [], 'flat_leads': ['V6']" in problems(folder)
 
 
 def test_a_member_that_cannot_be_read_is_found(folder):
-    rewrite_first_sample(folder, lambda members: {**members, "json": b"{" + members["json"][1:].replace(b"}", b"]")})
+    def break_json(members, size):
+        return [{**members, "json": members["json"].replace(b"}", b"]")}]
+
+    rewrite_sample(folder, first_row(folder), break_json)
     assert "cannot be read" in problems(folder)
+
+
+def test_bytes_that_are_not_those_of_the_index_are_found(folder):
+    rewrite_index(folder, lambda rows: [{**rows[0], "xxh3": rows[0]["xxh3"] ^ 1}, *rows[1:]])
+    assert "its bytes are not those that the index was made for" in problems(folder)

@@ -124,7 +124,7 @@ def _parse_one(text: str, where: str) -> AhaStatement:
     if not re.fullmatch(r"\s*[0-9]{1,3}\s*(\+\s*[0-9]{1,3}\s*)*", text):
         found = "other text" if text.strip() else "nothing"
         raise RecordError(f"{where}: expected AHA codes such as 145 or 145+362, found {found}; fetch the table again")
-    primary, *modifiers = (int(code) for code in text.split("+"))
+    primary, *modifiers = (int(code.strip()) for code in text.split("+"))
     if primary in ADDITIONS:
         raise RecordError(f"{where}: expected a primary code first, found the modifier {primary}; fetch the table again")
     wrong = [code for code in modifiers if code not in ADDITIONS]

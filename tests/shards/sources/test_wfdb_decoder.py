@@ -24,12 +24,13 @@ HEADERS = sorted(path.relative_to(FORMATS).with_suffix("").as_posix() for path i
 
 NO_LEAD = {
     "03700181", "310derive", "310derive_2", "310derive_3", "311derive", "311derive_2", "311derive_3", "311derive_4",
-    "1003", "binformats", "flac_3_constant", "flacformats", "p10143", "test01_00s", "test01_00s_frame",
+    "binformats", "flac_3_constant", "flacformats", "p10143", "test01_00s", "test01_00s_frame",
     "test01_00s_skew", "test01_00s_skewframe", "multi-segment/p000878/3269321_0001",
     "multi-segment/s25047/s25047-2704-05-04-10-44n",
 }  # fmt: skip
 """Records that name none of the twelve leads."""
 NO_SIGNAL = {
+    "1003": "no such file",
     "multi-segment/p000878/3269321_layout": "expected a number of samples",
     "multi-segment/s25047/3234460_layout": "expected a number of samples",
     "multi-segment/p000878/p000878-2137-10-26-16-57": "52725000 samples a lead, at most 4000000",
