@@ -16,6 +16,7 @@ import os
 import pickle
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class Size:
     times: int
 
 
-FULL = Size(simulated=256, copies=32, in_plain_loop=256, on_s3=2048, times=5)
+FULL = Size(simulated=256, copies=16, in_plain_loop=256, on_s3=512, times=5)
 QUICK = Size(simulated=16, copies=4, in_plain_loop=8, on_s3=16, times=1)
 
 OPTIONS = BuildOptions(records_per_shard=128)
@@ -123,7 +124,8 @@ def on_s3(corpus: Path, store: Store, size: Size) -> Row:
         for path in files:
             store.upload(path, f"files/{path.name}")
 
-    seconds = seconds_in_turn({"ours": lambda: build(PtbXl(few), fresh(store.child("set")), OPTIONS), "upload": upload}, 1)
+    works = {"ours": lambda: build(PtbXl(few), fresh(store.child("set")), OPTIONS), "upload": upload}
+    seconds = seconds_in_turn(works, size.times)
     records = len(files) // 2
     return against_peer(
         "one core, against a plain upload of the files, S3",
@@ -222,3 +224,7 @@ def project(one: float, hand_out: float) -> list[str]:
             f"if the disks read and write {rate * RECORD_BYTES / 1e9:.1f} GB/s each; the limit is {limit}"
         )
     return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -42,18 +42,10 @@ def verify_shards(arguments: argparse.Namespace) -> int:
 
 
 def inspect(arguments: argparse.Namespace) -> None:
-    """Print what a data set holds, with histograms in the terminal or as a PNG."""
+    """Print what a data set holds, with histograms; draw these as a PNG too."""
     _check_out(arguments.out)
     data = ShardSet.open(arguments.uri)
     width = min(max(console.width, NARROWEST), WIDEST)
-    if arguments.out:
-        from jobs.shards.picture import MOST_BINS, draw_overview
-
-        seen = overview(data.index, data.manifest["kind"], MOST_BINS)
-        _print_facts(data, seen, width)
-        Path(arguments.out).write_bytes(draw_overview(seen, _title(data), data.store.uri))
-        _print([Text(f"histograms drawn in {arguments.out}")])
-        return
     seen = overview(data.index, data.manifest["kind"], most_bins(width))
     _print_facts(data, seen, width)
     blocks = [histogram_text(quantity, found, width) for quantity, found in seen.distributions]
@@ -62,6 +54,12 @@ def inspect(arguments: argparse.Namespace) -> None:
     for before, block in zip([Text("\n"), *blocks], blocks, strict=False):
         # What is said in one line stands close to its like.
         _print([Text()] * ("\n" in before.plain or "\n" in block.plain) + [block])
+    if arguments.out:
+        from jobs.shards.picture import MOST_BINS, draw_overview
+
+        drawn = draw_overview(overview(data.index, data.manifest["kind"], MOST_BINS), _title(data), data.store.uri)
+        Path(arguments.out).write_bytes(drawn)
+        _print([Text(), Text(f"histograms drawn in {arguments.out}")])
 
 
 def _print_facts(data: ShardSet, seen: Overview, width: int) -> None:
