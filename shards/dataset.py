@@ -53,9 +53,9 @@ INDEX_SCHEMA = pa.schema(
         ("answers", pa.list_(pa.string())),
     ]
 )
-"""`offset` and `bytes` are the sample's range in its shard, tar headers included, `xxh3` the XXH3-64 of that range; `labels` are those with value 1.
-
-`r_amplitude_mv` and `limb_residual` are those of `shards.plausibility`, null where they cannot be told.
+"""`offset` and `bytes` are the sample's range in its shard, tar headers included, and `xxh3` is the XXH3-64 of that range;
+`labels` are those with value 1. `r_amplitude_mv` and `limb_residual` are those of `shards.plausibility`, null where they
+cannot be told.
 
 `ecgs` is 1 for an ECG sample, and the number of its ECGs for a conversation; `fs_hz` is null where there is none. `labels` of
 a conversation are the kinds of its questions, `answers` what is expected of them (`rhythm=AFIB`, `finding:PVC=no`).

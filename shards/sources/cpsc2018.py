@@ -8,7 +8,6 @@ set repeats training recordings A0001 to A0300 and is left out.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import numpy as np
 
 from shards.plan import AbsentRecord, Kind, Plan, PlannedRecord, RejectedRecord
 from shards.record import LEADS, EcgRecord, RecordError, Statement, quantise, split_by_hash
+from shards.sources.folders import walk
 from shards.sources.matlab import read_struct
 from shards.sources.tables import Table, number, read_table
 from shards.sources.vocabularies import cpsc
@@ -215,17 +215,9 @@ class Cpsc2018:
 
 
 def _scan(folder: Path) -> _Files:
-    """One walk over the folder, its links too, each folder once."""
     files = _Files()
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        _note(files, PurePath(place).relative_to(folder), sorted(names))
+    for place, names in walk(folder):
+        _note(files, place, names)
     return files
 
 

@@ -17,7 +17,7 @@ from shards.plan import AbsentRecord, Kind, Plan, PlannedRecord, RejectedRecord
 from shards.record import EcgRecord, RecordError
 from shards.sources.folders import walk
 from shards.sources.record_table import SEXES, FoundRecord, RecordTable, age_of, described, source_name, without_twins
-from shards.sources.wfdb_decoder import WfdbSignal, decode_wfdb, record_length
+from shards.sources.wfdb_decoder import decode_wfdb, record_length
 from shards.sources.wfdb_header import outline
 from shards.sources.wfdb_plain import read_plain
 
@@ -168,7 +168,7 @@ class WfdbFolder:
         """
         record = planned.row.get("record", planned.record_id)
         path, window = self.folder / record, planned.row.get("window")
-        signal = decode_wfdb(path, window) if window else _read_whole(path)
+        signal = decode_wfdb(path, window) if window else read_plain(path) or decode_wfdb(path)
         said = {"age": _age(signal.comments), "sex": _sex(signal.comments), "acquired": signal.acquired}
         return EcgRecord(
             source=self.name,
@@ -182,14 +182,6 @@ class WfdbFolder:
             dropped_channels=signal.dropped_channels,
             **{**said, **described(planned.row["listed"], self._labels, f"table, record {record}")},
         )
-
-
-def _read_whole(path: Path) -> WfdbSignal:
-    try:
-        plain = read_plain(path)
-    except MemoryError:  # asked for as much as the header claims
-        plain = None
-    return plain or decode_wfdb(path)
 
 
 def _frames(seconds: float, fs_hz: float) -> int:
