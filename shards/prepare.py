@@ -113,7 +113,7 @@ class Prepared:
 
 def _requantise(record: EcgRecord, before: Floats, after: Floats) -> tuple[NDArray[np.int16], list[float]]:
     """Counts of the leads that changed, next to those of the leads that did not."""
-    ecg, mv_per_lsb = quantise(after)
+    ecg, mv_per_lsb = quantise(after, record.source_path)
     if after.shape == before.shape:
         same = np.all((after == before) | (np.isnan(after) & np.isnan(before)), axis=1)
         ecg[same] = record.ecg[same]

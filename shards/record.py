@@ -12,9 +12,10 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property, lru_cache
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,12 @@ INVALID = -32768
 ECG_MARK = "<ecg>"
 """Where an ECG stands in the text of a conversation; a conversation has as many marks as ECGs, in their order."""
 
+MOST_SHOWN, LONGEST_SHOWN, LONGEST_LIST = 40, 60, 240
+"""Names that a sentence lists, characters of one, and of all."""
+
 LARGEST = 32767
+LARGEST_MV = 1e9
+"""A megavolt: amplitudes beyond it are damage, and their squares soon no numbers."""
 FINEST_LSB_MV = 0.001
 """Float sources are quantised at 1 µV, coarser only where the amplitude does not fit int16 otherwise."""
 
@@ -171,6 +177,13 @@ def millivolts_per_unit(unit: str) -> float | None:
     return MILLIVOLTS_PER_UNIT.get(unit.strip().lower())
 
 
+def shown(names: Iterable[str]) -> str:
+    """Names of channels or datasets for a sentence, one line of it however many they are and whatever is in them."""
+    text = ", ".join(name[:LONGEST_SHOWN] for name in islice(names, MOST_SHOWN))
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]} …"
+
+
 def lead_positions(names: Sequence[str], where: str) -> dict[str, int]:
     """Standard lead → its position among a source's channels, for those that are there.
 
@@ -180,7 +193,7 @@ def lead_positions(names: Sequence[str], where: str) -> dict[str, int]:
     found = [standard_lead(name) for name in names]
     double = [lead for lead in LEADS if found.count(lead) > 1]
     if double:
-        raise RecordError(f"{where}: lead {double[0]} stands for more than one of the channels {', '.join(names)}; keep one")
+        raise RecordError(f"{where}: lead {double[0]} stands for more than one of the channels {shown(names)}; keep one")
     return {lead: found.index(lead) for lead in LEADS if lead in found}
 
 
@@ -194,7 +207,7 @@ def arrange_leads(names: Sequence[str], where: str) -> list[int]:
     missing = [lead for lead in LEADS if lead not in positions]
     if missing:
         raise RecordError(
-            f"{where}: expected the leads {', '.join(LEADS)}, found the channels {', '.join(names)}: "
+            f"{where}: expected the leads {', '.join(LEADS)}, found the channels {shown(names)}: "
             f"{', '.join(missing)} missing; mend the channel names in the header or leave the record out"
         )
     return [positions[lead] for lead in LEADS]
@@ -221,18 +234,26 @@ def keep_digital(
     return quantise(np.where(invalid, np.nan, counts * mv_per_lsb[:, None]))
 
 
-def quantise(millivolts: NDArray[np.floating]) -> tuple[NDArray[np.int16], list[float]]:
+def quantise(millivolts: NDArray[np.floating], where: str = "signal") -> tuple[NDArray[np.int16], list[float]]:
     """Nearest int16 of a float signal, at most half an LSB off, never clipped; NaN and infinity become `INVALID`.
 
     Args:
         millivolts: (12, samples).
+        where: the file, for the sentence of an error.
 
     Returns:
         (12, samples) int16 and the LSB of each lead in mV: 1 µV, or as much more as the lead's amplitude needs.
+
+    Raises:
+        RecordError: an amplitude is larger than `LARGEST_MV`.
     """
     signal = millivolts.astype(np.float64)
     valid = np.isfinite(signal)
     peak = np.max(np.abs(np.where(valid, signal, 0.0)), axis=1)
+    if peak.max() > LARGEST_MV:
+        raise RecordError(
+            f"{where}: reaches {peak.max():.3g} mV, expected at most {LARGEST_MV:g} mV; it is damaged: fetch the record again"
+        )
     scale = np.maximum(FINEST_LSB_MV, peak / LARGEST)
     ecg = np.where(valid, np.rint(np.where(valid, signal, 0.0) / scale[:, None]), INVALID)
     return ecg.astype(np.int16), [float(value) for value in scale]

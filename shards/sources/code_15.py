@@ -109,7 +109,8 @@ class Code15:
         file = row["tracing_file"]
         where = f"{file}, exam {planned.record_id}"
         tracings = open_tracings(within(self.folder, file, f"{TABLE}, trace_file"), "tracings")
-        ecg, mv_per_lsb = quantise_tracing(read_tracing(tracings, row["tracing_row"], where), range(len(LEADS)), VALUES_PER_MV)
+        values = read_tracing(tracings, row["tracing_row"], where)
+        ecg, mv_per_lsb = quantise_tracing(values, range(len(LEADS)), VALUES_PER_MV, where)
         fields = f"{TABLE}, exam {planned.record_id}"
         return EcgRecord(
             source=self.name,

@@ -218,7 +218,7 @@ class CodeFull:
             RecordError: its tracing or a field is not what it should be.
         """
         row = planned.row
-        ecg, mv_per_lsb = quantise_tracing(self._tracing(planned), self._order, self.values_per_mv)
+        ecg, mv_per_lsb = quantise_tracing(self._tracing(planned), self._order, self.values_per_mv, f"exam {planned.record_id}")
         return EcgRecord(
             source=self.name,
             record_id=planned.record_id,

@@ -94,7 +94,7 @@ class CodeTest:
         where = f"{TRACINGS}, row {planned.record_id}"
         tracings = open_tracings(self.folder / TRACINGS, "tracings")
         values = read_tracing(tracings, row["tracing_row"], where)
-        ecg, mv_per_lsb = quantise_tracing(values, self._order, VALUES_PER_MV)
+        ecg, mv_per_lsb = quantise_tracing(values, self._order, VALUES_PER_MV, f"exam {planned.record_id}")
         annotations = {
             annotator: labels_of(fields, tuple(FINDINGS), f"{ANNOTATIONS}/{annotator}.csv, row {planned.record_id}")
             for annotator, fields in row["annotators"].items()

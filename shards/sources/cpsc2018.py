@@ -123,7 +123,8 @@ class Cpsc2018:
             try:
                 labels = _labels_of(recording, stated)
             except RecordError as error:
-                plan.rejected.append(RejectedRecord(recording[:32], str(error)))
+                named = recording if RECORDING.fullmatch(recording) else f"a row of {REFERENCE}"
+                plan.rejected.append(RejectedRecord(named, str(error)))
                 continue
             path = self._place(plan, recording, (".mat",))
             if path is not None:
@@ -172,7 +173,7 @@ class Cpsc2018:
         if isinstance(data, str) or data.shape[0] != len(LEADS) or not 1 <= data.shape[1] <= MOST_SAMPLES:
             shape = "text" if isinstance(data, str) else f"shape {data.shape}"
             raise RecordError(f"{path}: data has {shape}, expected 12 leads x 1 to {MOST_SAMPLES} samples; fetch it again")
-        ecg, mv_per_lsb = quantise(np.ascontiguousarray(data))
+        ecg, mv_per_lsb = quantise(np.ascontiguousarray(data), path)
         return EcgRecord(
             **self._identity(planned, path),
             ecg=ecg,

@@ -28,6 +28,8 @@ DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
 CORPUS = "PTB-XL"
 SIMULATION = "simulation.json"
+LONGEST_SIMULATION = 100_000
+"""Bytes of that file; it has a few hundred."""
 
 STATEMENT_COLUMNS = ("", "description", "diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass")
 
@@ -89,7 +91,7 @@ class PtbXl:
     def provenance(self) -> dict[str, Any]:
         """What the manifest says of where the records come from."""
         if self.simulated:
-            simulation = json.loads((self.folder / SIMULATION).read_text())
+            simulation = _simulation(self.folder / SIMULATION)
             return {"corpus": "simulated, PTB-XL layout", "simulation": simulation, "tables": self._tables}
         return {"corpus": "PTB-XL", "licence": "CC BY 4.0", "tables": self._tables}
 
@@ -185,6 +187,23 @@ class PtbXl:
                 if classes[name] != 1:
                     classes[name] = 1 if likelihood > 0 else None
         return classes
+
+
+def _simulation(path: Path) -> dict[str, Any]:
+    """What the simulator says of its folder.
+
+    Raises:
+        RecordError: the file is not what it writes.
+    """
+    try:
+        with path.open("rb") as file:
+            said = json.loads(file.read(LONGEST_SIMULATION + 1)[:LONGEST_SIMULATION])
+        json.dumps(said, allow_nan=False).encode()
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: not what the simulator writes ({type(error).__name__}); simulate again") from error
+    if not isinstance(said, dict):
+        raise RecordError(f"{path}: expected an object with generator, seed and records; simulate again")
+    return said
 
 
 def _classes_of(statement: Mapping[str, str]) -> list[str]:

@@ -20,6 +20,8 @@ from shards.sources.tables import Row, number, read_table, truth
 
 COLUMNS = ("record", "patient_id", "report", "age", "sex", "acquired", "split")
 LABEL = "label:"
+LONGEST_ID = 300
+"""Characters of a record's name that a sentence repeats."""
 OLDEST = 130
 SEXES: dict[str, Literal["M", "F"]] = {"m": "M", "male": "M", "f": "F", "female": "F"}
 
@@ -104,9 +106,11 @@ class RecordTable:
                 continue
             plan.records.append(PlannedRecord(record.record_id, split, {"patient_id": patient, "listed": listed}))
         there = {record.record_id for record in known} | absent.keys() | damaged.keys()
-        plan.absent.extend(
-            AbsentRecord(name, "in the table, not in the folder") for name in self._positions if name not in there
-        )
+        for name, rows in self._positions.items():
+            if name not in there:
+                plain = name.isprintable() and 0 < len(name) <= LONGEST_ID
+                shown_id = name if plain else f"row {rows[0] + 1}"
+                plan.absent.append(AbsentRecord(shown_id, f"record {shown_id}: in the table, not in the folder"))
         return plan
 
     def _listed(self, record: str) -> Row | None:

@@ -85,7 +85,7 @@ class SamiTrop:
         row = planned.row
         tracings = open_tracings(self.folder / TRACINGS, "tracings")
         values = read_tracing(tracings, row["tracing_row"], f"{TRACINGS}, exam {planned.record_id}")
-        ecg, mv_per_lsb = quantise_tracing(values, range(len(LEADS)), VALUES_PER_MV)
+        ecg, mv_per_lsb = quantise_tracing(values, range(len(LEADS)), VALUES_PER_MV, f"exam {planned.record_id}")
         fields = f"{TABLE}, exam {planned.record_id}"
         return EcgRecord(
             source=self.name,

@@ -105,7 +105,7 @@ class Sph:
         """
         row, record_id = planned.row, planned.record_id
         statements, samples = _check_row(row, record_id)
-        ecg, mv_per_lsb = quantise(self._millivolts(planned, samples))
+        ecg, mv_per_lsb = quantise(self._millivolts(planned, samples), f"{RECORDS}/{record_id}.h5")
         return EcgRecord(
             source=self.name,
             record_id=record_id,

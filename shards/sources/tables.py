@@ -13,6 +13,9 @@ import pyarrow.csv
 
 from shards.record import RecordError
 
+MOST_COLUMNS = 2000
+"""Of a table; pyarrow takes about 10 kB for each, and ends the process where it does not get them."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -85,6 +88,9 @@ def read_table(path: Path, needed: Iterable[str], corpus: str) -> Table:
         ragged.append(row.actual_columns)
         return "skip"
 
+    first_row = body.partition(b"\n")[0]
+    if first_row.count(b",") >= MOST_COLUMNS:
+        raise RecordError(f"{path}: has more than {MOST_COLUMNS} columns, expected the table of {corpus}; fetch it again")
     try:
         body.decode()
         names = pa.csv.read_csv(pa.BufferReader(body[: body.find(b"\n") + 1] or body)).column_names

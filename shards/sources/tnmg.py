@@ -180,10 +180,10 @@ def without_padding(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def quantise_tracing(
-    values: NDArray[np.float64], order: Sequence[int], values_per_mv: float
+    values: NDArray[np.float64], order: Sequence[int], values_per_mv: float, where: str
 ) -> tuple[NDArray[np.int16], list[float]]:
     """A (samples, 12) tracing as int16 leads with the scale of each; `order` holds the column of each standard lead."""
-    return quantise(values.T[list(order)] / values_per_mv)
+    return quantise(values.T[list(order)] / values_per_mv, where)
 
 
 def flag(row: Mapping[str, str], column: str, where: str) -> bool | None:

@@ -27,6 +27,7 @@ from shards.record import (
     lead_positions,
     millivolts_per_unit,
     quantise,
+    shown,
 )
 from shards.sources.paths import within
 from shards.sources.wfdb_files import checked_length, read_channels
@@ -176,13 +177,13 @@ def _leads(record: wfdb.Record, where: str, every_lead: bool = False) -> dict[st
     Raises:
         RecordError: there is a lead twice, or `every_lead` is wanted and one is missing.
     """
-    shown = [
+    channels = [
         name[:40] if millivolts_per_unit(unit) is not None else f"{name[:40]} in {unit[:20]}"
         for name, unit in zip(_names(record), record.units, strict=True)
     ]
     if every_lead:
-        return dict(zip(LEADS, arrange_leads(shown, where), strict=True))
-    return lead_positions(shown, where)
+        return dict(zip(LEADS, arrange_leads(channels, where), strict=True))
+    return lead_positions(channels, where)
 
 
 def _samples_per_frame(record: wfdb.Record, leads: dict[str, int], where: str) -> int:
@@ -192,8 +193,8 @@ def _samples_per_frame(record: wfdb.Record, leads: dict[str, int], where: str) -
         RecordError: there is no lead, or they differ.
     """
     if not leads:
-        shown = ", ".join(f"{name[:40]} ({unit[:20]})" for name, unit in zip(_names(record), record.units, strict=True))
-        raise RecordError(f"{where}: found the channels {shown}, none of the twelve leads in volts; leave the record out")
+        channels = shown(f"{name[:40]} ({unit[:20]})" for name, unit in zip(_names(record), record.units, strict=True))
+        raise RecordError(f"{where}: found the channels {channels}, none of the twelve leads in volts; leave the record out")
     found = {lead: int(record.samps_per_frame[channel]) for lead, channel in leads.items()}
     if len(set(found.values())) > 1:
         rates = ", ".join(f"{lead} {record.fs * samples:g} Hz" for lead, samples in found.items())

@@ -109,6 +109,8 @@ def _lines(path: Path) -> tuple[list[str], list[str]]:
 def _check_lines(path: Path, lines: list[str]) -> None:
     if not lines:
         raise _no_header(path, "empty")
+    if len(lines) - 1 > MOST_SIGNALS and not SEVERAL_SEGMENTS.match(lines[0]):  # wfdb takes 0.25 ms for each
+        raise _no_header(path, f"{len(lines) - 1} signals listed, at most {MOST_SIGNALS} expected")
     for line in lines:
         if len(line) > LONGEST_LINE:
             raise _no_header(path, f"a line of {len(line)} characters")

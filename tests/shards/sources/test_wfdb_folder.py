@@ -139,7 +139,9 @@ def test_a_table_gives_patients_reports_labels_and_splits(folder):
     )
     assert (first.split, second.split) == ("test", "test")  # a patient is in one split
     assert (unlisted.patient_id, unlisted.labels) == ("ward/c", {"AF": None, "MI": None})
-    assert [(row.record_id, row.reason) for row in source.plan().absent] == [("gone", "in the table, not in the folder")]
+    assert [(row.record_id, row.reason) for row in source.plan().absent] == [
+        ("gone", "record gone: in the table, not in the folder")
+    ]
     provenance = source.provenance()
     assert provenance["records_without_a_row"] == 1
     assert provenance["columns_left_alone"] == ["note"]
