@@ -40,11 +40,20 @@ def not_measured(name: str, why: str) -> Row:
     return Row(name, why, "")
 
 
-def seconds_in_turn(works: Mapping[str, Callable[[], object]], times: int) -> dict[str, float]:
-    """Median wall-clock seconds of each piece of work, all of them in turn, so that a busy machine is busy for all."""
+def seconds_in_turn(
+    works: Mapping[str, Callable[[], object]], times: int, before: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Median wall-clock seconds of each piece of work, all of them in turn, so that a busy machine is busy for all.
+
+    Args:
+        works: name → what is timed.
+        times: how often each is done.
+        before: done before each, and not timed.
+    """
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(times):
         for name, work in works.items():
+            before()
             start = time.perf_counter()
             work()
             taken[name].append(time.perf_counter() - start)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 console = Console()
+
+SECONDS_BETWEEN_LINES = 30.0
+"""Where nobody watches a bar: the log of a batch job gets a line now and then."""
 
 
 class RateColumn(ProgressColumn):
@@ -28,3 +34,24 @@ def progress_bar() -> Progress:
         console=console,
         transient=True,
     )
+
+
+def advancing(bar: Progress, task: TaskID) -> Callable[[int], None]:
+    """Advance a task; off a terminal, also print how far it is, every `SECONDS_BETWEEN_LINES`."""
+    said = time.monotonic()
+
+    def advance(pieces: int) -> None:
+        nonlocal said
+        bar.advance(task, pieces)
+        if not console.is_terminal and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            console.print(_in_words(next(known for known in bar.tasks if known.id == task)), highlight=False, soft_wrap=True)
+
+    return advance
+
+
+def _in_words(task: Task) -> str:
+    total = "" if task.total is None else f" of {task.total:,.0f}"
+    rate = "" if not task.speed else f", {task.speed:,.0f}/s"
+    left = "" if task.time_remaining is None else f", {task.time_remaining / 60:,.1f} min left"
+    return f"{task.description}: {task.completed:,.0f}{total}{rate}{left}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.text import Text
 
 from jobs.config import ConfigError
-from jobs.shards.console import console, progress_bar
+from jobs.shards.console import advancing, console, progress_bar
 from jobs.shards.histograms import FRAME, NARROWEST, histogram_text, label_text, most_bins, number, printable, quality_sentence
 from shards.conversations.loader import read_conversation
 from shards.dataset import ShardSet
@@ -32,7 +32,8 @@ def verify_shards(arguments: argparse.Namespace) -> int:
     data = ShardSet.open(arguments.uri)
     with progress_bar() as bar:
         task = bar.add_task("verifying shards", total=len(data.manifest["shards"]))
-        problems = verify(data, on_shard=lambda name: bar.advance(task))
+        advance = advancing(bar, task)
+        problems = verify(data, on_shard=lambda name: advance(1))
     for problem in problems:
         console.print(f"[red]✗[/red] {problem}", highlight=False, soft_wrap=True)
     if not problems:

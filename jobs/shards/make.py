@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import ConfigError
-from jobs.shards.console import console, progress_bar
+from jobs.shards.console import advancing, console, progress_bar
 from jobs.shards.sources import prepared_source
 from shards.build import BuildOptions, build
 from shards.conversations.compose import Task
@@ -92,12 +92,13 @@ def _build(source: Source, arguments: argparse.Namespace, doing: str) -> dict[st
     options = BuildOptions(arguments.records_per_shard, arguments.seed, arguments.max_rejected)
     with progress_bar() as bar:
         task = bar.add_task(doing, total=None)
+        advance = advancing(bar, task)
         return build(
             source,
             arguments.out,
             options,
             _runner(arguments),
-            on_shard=lambda shard: bar.advance(task, shard.rows.num_rows + len(shard.rejected)),
+            on_shard=lambda shard: advance(shard.rows.num_rows + len(shard.rejected)),
             on_plan=lambda shards: bar.update(task, total=sum(len(shard.records) for shard in shards)),
         )
 
