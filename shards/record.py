@@ -39,6 +39,9 @@ LARGEST_MV = 1e9
 FINEST_LSB_MV = 0.001
 """Float sources are quantised at 1 µV, coarser only where the amplitude does not fit int16 otherwise."""
 
+JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False)
+"""Of descriptions: the same description always gives the same bytes."""
+
 MILLIVOLTS_PER_UNIT = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
 
 Split = Literal["train", "val", "test"]
@@ -116,7 +119,7 @@ class EcgRecord:
         description["statements"] = [vars(statement) for statement in self.statements]
         description["leads"] = LEADS
         description["quality"] = self.quality
-        text = json.dumps(description, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        text = JSON.encode(description)
         return {"ecg.npy": b"".join((_npy_header(self.ecg.shape), np.ascontiguousarray(self.ecg).data)), "json": text.encode()}
 
     def index_row(self) -> dict[str, Any]:

@@ -6,13 +6,12 @@ are those of the ECG data set, bit for bit. The JSON holds the turns in LLaVA fo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shards.conversations.phrases import Phrasing
-from shards.record import ECG_MARK, LEADS, RecordError, Split, digest, peak_mv, sample_key, signal_quality
+from shards.record import ECG_MARK, JSON, LEADS, RecordError, Split, digest, peak_mv, sample_key, signal_quality
 from shards.tar import decode_array
 
 SPEAKERS = ("human", "gpt")
@@ -86,7 +85,7 @@ class ConversationRecord:
             "answers": self.answers,
             "phrasing": self.phrasing,
         }
-        text = json.dumps(description, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        text = JSON.encode(description)
         return {"json": text.encode(), **{f"ecg{i}.npy": ecg.body for i, ecg in enumerate(self.ecgs)}}
 
     def index_row(self) -> dict[str, Any]:

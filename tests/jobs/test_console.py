@@ -19,7 +19,7 @@ def test_a_log_gets_a_line_every_half_minute_with_count_rate_and_time_left(clock
         for second in (10, 20, 31, 40, 62):
             clock[0] = float(second)
             advance(500)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines] == ["building shards", "building shards"]
     assert lines[0].startswith("building shards, records: 1,500 of 10,000")
     assert lines[1].startswith("building shards, records: 2,500 of 10,000")
