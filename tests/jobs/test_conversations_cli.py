@@ -77,7 +77,7 @@ def test_only_dialogues_ask_without_an_ecg(ecgchat, simulated_shards, tmp_path):
     assert_one_sentence(said, "--text-only: only --task dialogue")
 
 
-@pytest.mark.parametrize("option", [("--text-only", "2"), ("--workers", "0"), ("--max-rejected", "7")])
+@pytest.mark.parametrize("option", [("--text-only", "2"), ("--workers", "-1"), ("--max-rejected", "7")])
 def test_an_option_out_of_range_is_refused(ecgchat, simulated_shards, tmp_path, option):
     assert_one_sentence(make(ecgchat, simulated_shards, tmp_path / "set", *option), option[0], "expected")
     assert not (tmp_path / "set").exists()
