@@ -103,7 +103,10 @@ class CodeFull:
                 f"{self.folder.name}: expected one csv table with the columns {', '.join(NEEDED)} (older: N_exame, "
                 f"N_paciente_univoco, Idade), found {found}; leave one such table in the folder"
             )
-        return read_table(fitting[0], (), "CODE")
+        table = read_table(fitting[0], (), "CODE")
+        if not _has_columns(table.columns):  # its first line holds a NUL, or a quotation mark that is closed in a later one
+            raise RecordError(f"{fitting[0].name}: its first line is no row of names; fetch it again")
+        return table
 
     @cached_property
     def _comorbidities(self) -> Table | None:
@@ -303,6 +306,11 @@ def _is_annotations(path: Path) -> bool:
         columns = next(csv.reader([header.replace("\0", "")]), [])
     except (OSError, csv.Error):
         return False
+    return _has_columns(columns)
+
+
+def _has_columns(columns: Sequence[str]) -> bool:
+    """Whether those of the annotations are among them."""
     return all(any(name in columns for name in NAMES.get(column, (column,))) for column in NEEDED)
 
 

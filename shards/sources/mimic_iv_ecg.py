@@ -38,6 +38,9 @@ LONGEST_ID = 18
 LONGEST_MS = 10_000
 """A record is 10 s long. The cart's stand-ins for a time it could not measure are beyond: 29999, 32767, 65535."""
 
+SHORTEST_RR_MS = 100
+"""600 beats a minute; the cart writes 0 where it found no beats."""
+
 WIDEST_DEG = 360
 """The stand-ins for an axis are no angles: 29999, 32767, 32768 and their negatives."""
 
@@ -164,7 +167,7 @@ def _measurements(row: Mapping[str, str]) -> dict[str, Any]:
     """
     rr, p_onset, qrs_onset, qrs_end, t_end = (_time(row[column]) for column in TIMES)
     axes = {column: _angle(row[column]) for column in AXES}
-    rr = rr or None
+    rr = rr if rr is not None and rr >= SHORTEST_RR_MS else None
     qt = _interval(qrs_onset, t_end)
     values = {
         "rr": rr,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,9 @@ STATEMENT_COLUMNS = ("", "description", "diagnostic", "form", "rhythm", "diagnos
 
 FILE_COLUMN = {500: "filename_hr", 100: "filename_lr"}
 NEEDED_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "recording_date", "report", "scp_codes", "strat_fold")
+
+LONGEST_ID = 18
+"""Digits; the published numbers have at most 5."""
 
 AGE_OVER_89 = 300
 """PTB-XL's stand-in for every age over 89 (its data description, section Patient information)."""
@@ -106,9 +110,11 @@ class PtbXl:
         self._tables[DATABASE] = database.sha256
         translated = _translations(self._english)
         plan = Plan([], [], [])
-        for row in database:
+        seen: set[str] = set()
+        for position, row in enumerate(database, 1):
             name = row["ecg_id"]
             try:
+                _check_id(name, position, seen)
                 path = within(self.folder, row[column], f"{DATABASE}, ecg_id {name}, {column}")
                 missing = [path.name + end for end in (".hea", ".dat") if not path.with_name(path.name + end).is_file()]
                 if missing:
@@ -117,7 +123,7 @@ class PtbXl:
                 else:
                     plan.records.append(PlannedRecord(name, _split(row), {"row": row, "english": translated.get(name)}))
             except RecordError as error:
-                plan.rejected.append(RejectedRecord(name, str(error)))
+                plan.rejected.append(RejectedRecord(name if name in seen else f"row {position}", str(error)))
         return plan
 
     def read(self, planned: PlannedRecord) -> EcgRecord:
@@ -222,10 +228,20 @@ def _translations(english: Table | None) -> dict[str, str]:
     return {name: statements[0] for name, statements in cleaned if statements}
 
 
+def _check_id(name: str, position: int, seen: set[str]) -> None:
+    if not (name.isascii() and name.isdecimal() and len(name) <= LONGEST_ID):
+        raise RecordError(f"{DATABASE}, row {position}: expected a number as ecg_id; fetch the table again")
+    if name in seen:
+        raise RecordError(f"{DATABASE}: ecg_id {name} stands in more than one row, the first is read; fetch the table again")
+    seen.add(name)
+
+
 def _split(row: Mapping[str, str]) -> Split:
     fold = row["strat_fold"]
     if fold not in {str(number) for number in range(1, 11)}:
-        raise RecordError(f"{DATABASE}, ecg_id {row['ecg_id']}: strat_fold {fold!r}, expected 1 to 10; fetch the table again")
+        raise RecordError(
+            f"{DATABASE}, ecg_id {row['ecg_id']}: strat_fold {fold[:20]!r}, expected 1 to 10; fetch the table again"
+        )
     return "test" if fold == "10" else "val" if fold == "9" else "train"
 
 
@@ -233,7 +249,7 @@ def _patient(row: Mapping[str, str]) -> str:
     """Patient numbers are published as floats (`15709.0`)."""
     try:
         return str(int(float(row["patient_id"])))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise RecordError(
             f"{DATABASE}, ecg_id {row['ecg_id']}: expected a number as patient_id; fetch the table again"
         ) from None
@@ -241,9 +257,11 @@ def _patient(row: Mapping[str, str]) -> str:
 
 def _codes(row: Mapping[str, str]) -> dict[str, float]:
     try:
-        codes = ast.literal_eval(row["scp_codes"])
-        return {str(code): float(likelihood) for code, likelihood in codes.items()}
-    except (ValueError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError):
+        codes = {str(code): float(likelihood) for code, likelihood in ast.literal_eval(row["scp_codes"]).items()}
+        if not all(code.isprintable() and math.isfinite(likelihood) for code, likelihood in codes.items()):
+            raise ValueError
+        return codes
+    except (ValueError, OverflowError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError):
         raise RecordError(
             f"{DATABASE}, ecg_id {row['ecg_id']}: scp_codes is {row['scp_codes'][:60]!r}, expected a mapping of code to "
             "likelihood; fetch the table again"

@@ -20,6 +20,8 @@ LONGEST_LINE = 1000
 """The format itself allows 255 characters."""
 MOST_SIGNALS = 512
 MOST_PER_FRAME = 10_000
+MOST_FRAMES = 10**12
+"""A thousand samples a second for thirty years."""
 SLOWEST_HZ, FASTEST_HZ = 1e-6, 1e6
 
 PLAIN_NAME = re.compile(r"~|[\w-]+\.?\w*", re.ASCII)
@@ -77,6 +79,8 @@ def read_header(path: Path) -> Header:
         raise _no_header(path, type(error).__name__) from error
     if not fields.n_sig or not SLOWEST_HZ <= (fields.fs or 0) <= FASTEST_HZ:
         raise RecordError(f"{path.name}.hea: expected signals and a sampling rate, found none; fetch it again")
+    if max(fields.sig_len or 0, *(getattr(fields, "seg_len", None) or [0])) > MOST_FRAMES:
+        raise _no_header(path, f"more than {MOST_FRAMES} samples")
     if isinstance(fields, wfdb.Record):
         _check_signals(path, fields, len(lines) - 1)
     elif fields.n_seg != len(lines) - 1:
