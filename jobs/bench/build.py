@@ -60,7 +60,7 @@ class Size:
 FULL = Size(simulated=256, records=4096, in_plain_loop=256, on_s3=512, times=5)
 QUICK = Size(simulated=8, records=48, in_plain_loop=8, on_s3=16, times=1)
 
-OPTIONS = BuildOptions(records_per_shard=64)
+OPTIONS = BuildOptions(records_per_shard=256)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
