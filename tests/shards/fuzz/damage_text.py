@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from functools import cache
-from pathlib import Path
 from random import Random
 
-from shards import sources
 from tests.shards.fuzz.damage_bytes import Damage
 from tests.shards.fuzz.lures import Lures
 
@@ -195,21 +192,9 @@ def _csv(rows: list[list[str]], **form: object) -> bytes:
     return _bytes(text.getvalue())
 
 
-@cache
-def _code_of_the_sources() -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in sorted(Path(sources.__file__).parent.glob("*.py")))
-
-
-def _is_read(column: str) -> bool:
-    """Whether a source may read a column: its name stands in the code of one."""
-    return bool(column) and f'"{column}"' in _code_of_the_sources()
-
-
 def _cell(rows: list[list[str]], draw: Random) -> tuple[int, int]:
-    """Row and column; four times in five one that a source reads."""
     row = draw.randrange(1, len(rows)) if len(rows) > 1 else 0
-    read = [place for place, name in enumerate(rows[0]) if _is_read(name)]
-    return row, draw.choice(read) if read and draw.random() < 0.8 else draw.randrange(max(1, len(rows[row])))
+    return row, draw.randrange(max(1, len(rows[row])))
 
 
 def replace_cell(body: bytes, draw: Random, lures: Lures) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from shards.dataset import index_table
 from shards.plan import Plan, Source
 from shards.plausibility import limb_residual, r_amplitude_mv
-from shards.record import LEADS, SPLITS, EcgRecord, RecordError, sample_key
+from shards.record import LEADS, SPLITS, EcgRecord, RecordError
 from shards.tar import add_sample
 from tests.shards.fuzz.guard import kept_within
 from tests.shards.fuzz.lures import is_lure
@@ -60,8 +59,6 @@ def judge(make: Callable[[Path], Source], folder: Path) -> Outcome:
         if not row.record_id.isprintable() or not 0 < len(row.record_id.encode()) <= LONGEST_ID:
             outcome.problems.append(f"an id is not printable, empty or too long: {row.record_id[:200]!r}")
         _note(outcome, row.reason, folder)
-    keys = Counter(sample_key(source.name, planned.record_id) for planned in plan.records)
-    outcome.problems += [f"the key {key[:200]!r} stands for {count} records" for key, count in keys.items() if count > 1]
     for planned in plan.records:
         worker, item = pickle.loads(pickle.dumps((source, planned)))
         with kept_within(folder) as trespasses:
