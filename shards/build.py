@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shards.dataset import INDEX, MANIFEST, SCHEMA_VERSION, DatasetError, index_bytes
+from shards.dataset import INDEX, MANIFEST, SCHEMA_VERSION, DatasetError, index_bytes, read_members
 from shards.plan import AbsentRecord, Plan, PlannedShard, RejectedRecord, Source, plan_shards
 from shards.plausibility import LARGEST_RESIDUAL, SAMPLES_LOOKED_AT, findings
 from shards.record import to_millivolts
 from shards.shard_writer import UNFINISHED, BuiltShard, ShardWriter, finished_shard
 from shards.storage import Store
-from shards.tar import decode_array, decode_json, unpack_samples
+from shards.tar import decode_array, decode_json
 from shards.workers import Runner, in_this_process
 
 REASONS_SHOWN = 3
@@ -75,22 +75,29 @@ def build(
         StorageError: the store does not take what is written.
     """
     store = Store(uri)
-    if store.exists(MANIFEST) and not store.exists(PLAN):
+    whole, unfinished = store.exists(MANIFEST), _unfinished_plan(store)
+    if whole and unfinished is None:
         raise DatasetError(_another_is_there(store))
     plan = source.plan()
     shards = plan_shards(plan, source.name, options.records_per_shard, options.seed)
     if not shards:
         raise DatasetError(_nothing_to_read(source, plan))
     wanted = _plan_digest(source, plan, shards, options)
-    if store.exists(MANIFEST):
-        return _already_built(store, wanted)
-    continued = _continue_or_begin(store, wanted)
+    if whole:
+        return _already_built(store, unfinished == wanted)
+    if unfinished is None:
+        store.put(PLAN, json.dumps({"plan": wanted}).encode())
+    elif unfinished != wanted:
+        raise DatasetError(
+            f"{store.uri}: holds an unfinished build of other records or settings; start that one again, choose another URI, "
+            f"or delete {store.uri_of(UNFINISHED)}/ to begin anew"
+        )
     on_plan(shards)
     rejected = list(plan.rejected)
     allowed = options.max_rejected * (len(plan.records) + len(plan.rejected))
     _check_rejected(rejected, allowed, options)
     built: dict[str, BuiltShard] = {}
-    for shard in _finished_then_built(source, store, shards, runner, continued):
+    for shard in _finished_then_built(source, store, shards, runner, unfinished is not None):
         built[shard.name] = shard
         rejected.extend(shard.rejected)
         _check_rejected(rejected, allowed, options)
@@ -135,30 +142,22 @@ def _plan_digest(source: Source, plan: Plan, shards: list[PlannedShard], options
     return digest.hexdigest()
 
 
-def _continue_or_begin(store: Store, wanted: str) -> bool:
-    """Whether an unfinished build of the same lies there; else the store is marked as ours."""
-    if store.exists(PLAN):
-        if json.loads(store.get(PLAN))["plan"] == wanted:
-            return True
-        raise DatasetError(
-            f"{store.uri}: holds an unfinished build of other records or settings; start that one again, choose another URI, "
-            f"or delete {store.uri_of(UNFINISHED)}/ to begin anew"
-        )
-    store.put(PLAN, json.dumps({"plan": wanted}).encode())
-    return False
+def _unfinished_plan(store: Store) -> str | None:
+    """Digest of the plan of a build that has not ended, or None where there is none."""
+    return json.loads(store.get(PLAN))["plan"] if store.exists(PLAN) else None
 
 
-def _already_built(store: Store, wanted: str) -> dict[str, Any]:
+def _already_built(store: Store, same: bool) -> dict[str, Any]:
     """The manifest of a build of the same that was stopped in its last step.
 
     Raises:
         DatasetError: it is another data set.
     """
-    if json.loads(store.get(PLAN))["plan"] == wanted:
-        manifest: dict[str, Any] = json.loads(store.get(MANIFEST))
-        _forget(store)
-        return manifest
-    raise DatasetError(_another_is_there(store))
+    if not same:
+        raise DatasetError(_another_is_there(store))
+    manifest: dict[str, Any] = json.loads(store.get(MANIFEST))
+    _forget(store)
+    return manifest
 
 
 def _forget(store: Store) -> None:
@@ -260,8 +259,7 @@ def _implausible(store: Store, table: pa.Table) -> list[str]:
 
 
 def _read_millivolts(store: Store, row: dict[str, Any]) -> NDArray[np.float64]:
-    body = store.get_range(row["shard"], row["offset"], row["bytes"])
-    [(_, members)] = unpack_samples(body, store.uri_of(row["shard"]))
+    _, members = read_members(store, row)
     return to_millivolts(decode_array(members["ecg.npy"]), decode_json(members["json"])["mv_per_lsb"])
 
 

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,9 +161,7 @@ class ShardSet:
         if not rows:
             nearest = difflib.get_close_matches(key, self.index["key"].to_pylist(), n=1, cutoff=0)
             raise DatasetError(f"{self.store.uri}: no sample {key!r}; keys look like {nearest[0] if nearest else '(none)'}")
-        body = self.store.get_range(rows[0]["shard"], rows[0]["offset"], rows[0]["bytes"])
-        [sample] = unpack_samples(body, self.store.uri_of(rows[0]["shard"]))
-        return sample
+        return read_members(self.store, rows[0])
 
     def require_kind(self, kind: str, stage: str) -> None:
         """Refuse samples of another kind than a stage takes.
@@ -198,6 +196,18 @@ class ShardSet:
                 f"{self.store.uri}: sampled at {rates} Hz, stage {stage} takes {fs_hz:g} Hz; build the shards at {fs_hz:g} Hz "
                 f"(--rate) or set model.ecg.sampling_rate_hz to the shards' rate"
             )
+
+
+def read_members(store: Store, row: Mapping[str, Any]) -> tuple[str, dict[str, memoryview]]:
+    """The members of the sample that lies where a row of the index says: (key, extension → bytes).
+
+    Raises:
+        ShardFormatError: no whole sample lies there.
+        StorageError: the store does not answer.
+    """
+    body = store.get_range(row["shard"], row["offset"], row["bytes"])
+    [sample] = unpack_samples(body, store.uri_of(row["shard"]))
+    return sample
 
 
 def index_table(rows: list[dict[str, Any]]) -> pa.Table:

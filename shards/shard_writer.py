@@ -48,8 +48,8 @@ class ShardWriter:
     def __call__(
         self,
         planned: PlannedShard,
-        refused: Mapping[str, str] = {},
-        on_record: Callable[[int], None] = lambda position: None,
+        refused: Mapping[str, str],
+        on_record: Callable[[int], None],
     ) -> BuiltShard:
         """Read the records of one shard, write it, and say what is in it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,22 @@ SHARED = PROJECT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
-def ptb_xl_folder() -> Path:
-    """80 records of PTB-XL in the publisher's layout."""
-    folder = SHARED / "ecg" / "ptb-xl"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent: it holds real recordings, which the project does not ship")
+def recordings() -> Callable[[str], Path]:
+    """`recordings("sph")`: a folder of real recordings in its publisher's layout; skips where it is absent."""
+
+    def folder(name: str) -> Path:
+        found = SHARED / "ecg" / name
+        if not found.is_dir():
+            pytest.skip(f"{found} is absent: it holds real recordings, which the project does not ship")
+        return found
+
     return folder
+
+
+@pytest.fixture(scope="session")
+def ptb_xl_folder(recordings: Callable[[str], Path]) -> Path:
+    """80 records of PTB-XL in the publisher's layout."""
+    return recordings("ptb-xl")
 
 
 @pytest.fixture(scope="session")

@@ -115,14 +115,11 @@ def _on_ray(address: str, build_shard: BuildShard, shards: Iterable[PlannedShard
     """A runner on the CPUs of a Ray cluster."""
     from cluster.launch.ray_tasks import run_tasks
 
-    return run_tasks(partial(_build_one, build_shard), shards, partial(_build_one_apart, build_shard), address)
+    # The second time in a process of its own, which a record may end.
+    once, again = (partial(_build_one, runner, build_shard) for runner in (in_this_process, in_processes(1)))
+    return run_tasks(once, shards, again, address)
 
 
-def _build_one(build_shard: BuildShard, shard: PlannedShard) -> BuiltShard:
-    return build_shard(shard, {}, lambda position: None)
-
-
-def _build_one_apart(build_shard: BuildShard, shard: PlannedShard) -> BuiltShard:
-    """In a process of its own, which a record may end."""
-    [built] = in_processes(1)(build_shard, [shard])
+def _build_one(runner: Runner, build_shard: BuildShard, shard: PlannedShard) -> BuiltShard:
+    [built] = runner(build_shard, [shard])
     return built

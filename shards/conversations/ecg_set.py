@@ -7,9 +7,9 @@ from typing import Any
 
 from shards.conversations.compose import Composed
 from shards.conversations.record import ConversationEcg, ConversationRecord, check_conversation
-from shards.dataset import ShardSet
+from shards.dataset import ShardSet, read_members
 from shards.plan import Kind, PlannedRecord
-from shards.tar import ShardFormatError, decode_json, unpack_samples
+from shards.tar import ShardFormatError, decode_json
 
 
 class EcgSetSource:
@@ -69,9 +69,8 @@ class EcgSetSource:
         )
 
     def _fetch(self, place: Mapping[str, Any]) -> ConversationEcg:
-        body = self.data.store.get_range(place["shard"], place["offset"], place["bytes"])
         where = self.data.store.uri_of(place["shard"])
-        [(key, members)] = unpack_samples(body, where)
+        key, members = read_members(self.data.store, place)
         if key != place["key"]:
             raise ShardFormatError(
                 f"{where}: expected sample {place['key']} at byte {place['offset']}, found {key}; verify and rebuild the shards"

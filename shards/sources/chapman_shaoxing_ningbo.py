@@ -13,12 +13,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from shards.plan import AbsentRecord, Kind, Plan, PlannedRecord, RejectedRecord
 from shards.record import EcgRecord, RecordError, Statement, split_by_hash
 from shards.sources.paths import within
-from shards.sources.tables import Table, number, read_table
+from shards.sources.tables import SEXES, Table, age_up_to, read_table
 from shards.sources.vocabularies.snomed import NAMES, SAME_FINDING, VOCABULARY
 from shards.sources.wfdb_record import read_wfdb
 
@@ -109,8 +109,8 @@ class ChapmanShaoxingNingbo:
             report_source="made from statements" if codes else None,
             statements=[Statement(code, VOCABULARY) for code in codes],
             labels=self._labels(codes),
-            age=_age(said.get("age", "")),
-            sex=_sex(said.get("sex", "")),
+            age=age_up_to(OLDEST, said.get("age", "")),
+            sex=SEXES.get(said.get("sex", "").lower()),
         )
 
     def _condition(self, code: str) -> Condition:
@@ -174,12 +174,3 @@ def _codes(text: str, path: str) -> list[str]:
     if not all(SNOMED_CODE.fullmatch(code) for code in codes):
         raise RecordError(f"{path}.hea: expected SNOMED CT codes with commas between them as Dx; fetch the record again")
     return list(dict.fromkeys(codes))
-
-
-def _age(text: str) -> float | None:
-    value = number(text)
-    return value if value is not None and 0 <= value <= OLDEST else None
-
-
-def _sex(text: str) -> Literal["M", "F"] | None:
-    return {"male": "M", "m": "M", "female": "F", "f": "F"}.get(text.lower())  # type: ignore[return-value]  # the Literal's

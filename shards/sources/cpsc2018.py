@@ -21,7 +21,7 @@ from shards.plan import AbsentRecord, Kind, Plan, PlannedRecord, RejectedRecord
 from shards.record import LEADS, EcgRecord, RecordError, Statement, quantise, split_by_hash
 from shards.sources.folders import walk
 from shards.sources.matlab import read_struct
-from shards.sources.tables import Table, number, read_table
+from shards.sources.tables import SEXES, Table, age_up_to, number, read_table
 from shards.sources.vocabularies import cpsc
 from shards.sources.wfdb_record import read_wfdb
 
@@ -298,10 +298,8 @@ def _findings(found: list[cpsc.CpscClass] | None) -> dict[str, Any]:
 def _age(value: Any) -> float | None:
     """Years; None where there is no number or one that is no age: the corpus has NaN, and -1."""
     text = value if isinstance(value, str) else str(value.item()) if np.size(value) == 1 else ""
-    age = number(text)
-    return age if age is not None and 0 <= age <= OLDEST else None
+    return age_up_to(OLDEST, text)
 
 
 def _sex(value: Any) -> Literal["M", "F"] | None:
-    text = value.strip().lower() if isinstance(value, str) else ""
-    return {"male": "M", "female": "F", "m": "M", "f": "F"}.get(text)  # type: ignore[return-value]  # the values are the Literal's
+    return SEXES.get(value.strip().lower()) if isinstance(value, str) else None

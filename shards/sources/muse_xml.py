@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.record import RecordError, lead_positions
-from shards.sources.record_table import SEXES, age_of
-from shards.sources.tables import number
+from shards.sources.record_table import age_of
+from shards.sources.tables import SEXES, number
 from shards.sources.waveform_files import WaveformFiles, in_their_places, read_limited
 
 MOST_BYTES = 16_000_000

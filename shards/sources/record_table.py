@@ -12,18 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from shards.plan import AbsentRecord, Plan, PlannedRecord, RejectedRecord
 from shards.record import SPLITS, RecordError, Split, sample_key, split_by_hash
-from shards.sources.tables import Row, number, read_table, truth
+from shards.sources.tables import SEXES, Row, age_up_to, read_table, truth
 
 COLUMNS = ("record", "patient_id", "report", "age", "sex", "acquired", "split")
 LABEL = "label:"
 LONGEST_ID = 300
 """Characters of a record's name that a sentence repeats."""
 OLDEST = 130
-SEXES: dict[str, Literal["M", "F"]] = {"m": "M", "male": "M", "f": "F", "female": "F"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +170,8 @@ def _parsed(values: Mapping[str, str], where: str) -> Iterator[tuple[str, Any]]:
     if "acquired" in values:
         yield "acquired", values["acquired"]
     if "age" in values:
-        age = number(values["age"])
-        if age is None or not 0 <= age <= OLDEST:
+        age = age_of(values["age"])
+        if age is None:
             raise RecordError(f"{where}: column age is no number from 0 to {OLDEST}; mend the table")
         yield "age", age
     if "sex" in values:
@@ -199,8 +198,7 @@ def _split(stated: set[str], record: str) -> Split | None:
 
 def age_of(text: str) -> float | None:
     """Years, or None where the text is no number or no age."""
-    age = number(text)
-    return age if age is not None and 0 <= age <= OLDEST else None
+    return age_up_to(OLDEST, text)
 
 
 def source_name(name: str | None, folder: Path) -> str:

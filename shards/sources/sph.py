@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shards.plan import AbsentRecord, Kind, Plan, PlannedRecord, RejectedRecord
 from shards.record import LEADS, EcgRecord, RecordError, Statement, quantise, split_by_hash
 from shards.sources.hdf5 import dataset_in, open_dataset, read_rows
-from shards.sources.tables import Table, number, read_table
+from shards.sources.tables import Table, age_up_to, number, read_table
 from shards.sources.vocabularies import aha
 
 CORPUS = "SPH"
@@ -120,7 +120,7 @@ class Sph:
             report_source="made from statements",
             statements=[Statement(statement.code, "AHA") for statement in statements],
             labels=aha.labels(statements),
-            age=_age(row),
+            age=age_up_to(OLDEST, row["Age"]),
             sex=_sex(row),
         )
 
@@ -176,11 +176,6 @@ def _check_row(row: Mapping[str, str], record_id: str) -> tuple[list[aha.AhaStat
     if samples is None or not 1 <= samples <= MOST_SAMPLES or samples != int(samples):
         raise RecordError(f"{where}: expected 1 to {MOST_SAMPLES} samples as N, found another value; fetch the table again")
     return aha.parse_statements(row["AHA_Code"], f"{where}: AHA_Code"), int(samples)
-
-
-def _age(row: Mapping[str, str]) -> float | None:
-    age = number(row["Age"])
-    return age if age is not None and 0 <= age <= OLDEST else None
 
 
 def _sex(row: Mapping[str, str]) -> Literal["M", "F"] | None:

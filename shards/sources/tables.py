@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -15,6 +16,9 @@ from shards.record import RecordError
 
 MOST_COLUMNS = 2000
 """Of a table; pyarrow takes about 10 kB for each, and ends the process where it does not get them."""
+
+SEXES: dict[str, Literal["M", "F"]] = {"m": "M", "male": "M", "f": "F", "female": "F"}
+"""How publishers write the sex, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,12 @@ def number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def age_up_to(oldest: float, text: str) -> float | None:
+    """Years from 0 to `oldest`, or None where the text is no number or no age."""
+    age = number(text)
+    return age if age is not None and 0 <= age <= oldest else None
 
 
 def truth(text: str) -> bool | None:

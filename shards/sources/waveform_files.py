@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from shards.sources.folders import walk
 from shards.sources.record_table import FoundRecord, RecordTable, described, without_twins
 
 
-class WaveformFiles:
+class WaveformFiles(ABC):
     """All files with one extension below one folder. A kind of file says how its patient is found, and how it is read."""
 
     simulated = False
@@ -45,13 +46,13 @@ class WaveformFiles:
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "_labels": self._labels}
 
+    @abstractmethod
     def patient_of(self, path: Path) -> str | None:
         """The patient as the file gives one, or None. Reads little of it, and raises nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fields_of(self, path: Path, where: str) -> dict[str, Any]:
         """What the file gives, as fields of an `EcgRecord`; raises `RecordError` with sentences about `where`."""
-        raise NotImplementedError
 
     def provenance(self) -> dict[str, Any]:
         """What the manifest says of where the records come from."""

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from shards.plan import AbsentRecord, Kind, Plan, PlannedRecord, RejectedRecord
 from shards.record import EcgRecord, RecordError
 from shards.sources.folders import walk
-from shards.sources.record_table import SEXES, FoundRecord, RecordTable, age_of, described, source_name, without_twins
+from shards.sources.record_table import FoundRecord, RecordTable, age_of, described, source_name, without_twins
+from shards.sources.tables import SEXES
 from shards.sources.wfdb_decoder import decode_wfdb, record_length
 from shards.sources.wfdb_header import outline
 from shards.sources.wfdb_plain import read_plain

@@ -8,7 +8,6 @@ import pytest
 import webdataset
 
 from shards.dataset import ShardSet
-from tests.conftest import SHARED
 from tests.shards.sources import test_code_full as code_full
 from tests.shards.sources import test_muse_xml as muse
 from tests.shards.sources import test_tnmg_json as tnmg
@@ -30,12 +29,9 @@ CORPORA = [
 
 @pytest.mark.parametrize(("source", "folder", "built", "absent", "rejected"), CORPORA)
 def test_a_real_corpus_is_built_verified_and_read_by_the_stock_reader(
-    ecgchat, tmp_path, source, folder, built, absent, rejected
+    ecgchat, recordings, tmp_path, source, folder, built, absent, rejected
 ):
-    corpus = SHARED / "ecg" / folder
-    if not corpus.is_dir():
-        pytest.skip(f"{corpus} is absent: it holds real recordings, which the project does not ship")
-    data = build_and_verify(ecgchat, source, corpus, tmp_path / "set", "--max-rejected", "0.05")
+    data = build_and_verify(ecgchat, source, recordings(folder), tmp_path / "set", "--max-rejected", "0.05")
     counts = data.manifest["counts"]
     assert (counts["records"], counts["absent"], counts["rejected"]) == (built, absent, rejected)
 
@@ -60,9 +56,9 @@ def test_a_made_tnmg_folder_is_built_verified_and_read_by_the_stock_reader(ecgch
 def test_a_made_code_folder_is_built_verified_and_read_by_the_stock_reader(ecgchat, tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    recordings = {number: code_full.render(code_full.draw_case(5, number), 400) for number in range(1, 13)}
-    code_full.write_signals(corpus, recordings, factor=2.0)
-    code_full.write_table(corpus, [code_full.row(exam) for exam in recordings])
+    exams = {number: code_full.render(code_full.draw_case(5, number), 400) for number in range(1, 13)}
+    code_full.write_signals(corpus, exams, factor=2.0)
+    code_full.write_table(corpus, [code_full.row(exam) for exam in exams])
     assert build_and_verify(ecgchat, "code", corpus, tmp_path / "set").index.num_rows == 12
 
 
@@ -82,20 +78,15 @@ def build_and_verify(ecgchat, source, corpus, out, *options):
     return data
 
 
-def test_values_of_2_mv_called_mv_are_reported_with_their_cause(ecgchat, tmp_path):
-    corpus = SHARED / "ecg" / "code-15-wfdb"
-    if not corpus.is_dir():
-        pytest.skip(f"{corpus} is absent: it holds real recordings, which the project does not ship")
+def test_values_of_2_mv_called_mv_are_reported_with_their_cause(ecgchat, recordings, tmp_path):
+    corpus = recordings("code-15-wfdb")
     said = ecgchat("shards", "build", "wfdb", corpus, "--out", tmp_path / "set", "--workers", 0, "--max-rejected", 0.05)
     assert "the values are probably 2 × mV, as in the TNMG family" in said.text
 
 
-def test_leads_taken_by_position_would_be_reported(ecgchat, tmp_path):
+def test_leads_taken_by_position_would_be_reported(ecgchat, recordings, tmp_path):
     """MIMIC-IV-ECG's headers name aVF before aVL; with the names exchanged, the limb leads do not fit one another."""
-    real = SHARED / "ecg" / "mimic-iv-ecg"
-    if not real.is_dir():
-        pytest.skip(f"{real} is absent: it holds real recordings, which the project does not ship")
-    corpus = shutil.copytree(real, tmp_path / "corpus")
+    corpus = shutil.copytree(recordings("mimic-iv-ecg"), tmp_path / "corpus")
     for header in corpus.rglob("*.hea"):
         header.write_text(header.read_text().replace(" aVF", " x").replace(" aVL", " aVF").replace(" x", " aVL"))
     said = ecgchat("shards", "build", "mimic-iv-ecg", corpus, "--out", tmp_path / "set", "--workers", 0)

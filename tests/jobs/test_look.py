@@ -243,11 +243,8 @@ def test_inspect_of_ptb_xl_fits_80_columns_and_says_all(ptb_xl_folder, tmp_path,
     assert "!" not in text
 
 
-def test_inspect_of_mimic_iv_ecg_says_what_is_wrong(ptb_xl_folder, tmp_path, say):
-    folder = ptb_xl_folder.parent / "mimic-iv-ecg"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent: it holds real recordings, which the project does not ship")
-    build(MimicIvEcg(folder), str(tmp_path / "set"), SMALL)
+def test_inspect_of_mimic_iv_ecg_says_what_is_wrong(recordings, tmp_path, say):
+    build(MimicIvEcg(recordings("mimic-iv-ecg")), str(tmp_path / "set"), SMALL)
     text = " ".join(say(look.inspect, uri=str(tmp_path / "set")).split())
     assert "1 (1.7%) with invalid samples, 2 (3.3%) with limb residual above 0.15; none with missing leads" in text
     assert "0.835 to 9.52 mV" in text

@@ -1,5 +1,6 @@
-"""Data sets made wrong on purpose, with checksums that fit what is wrong."""
+"""Data sets made wrong on purpose, with checksums that fit what is wrong; and corpora with another table."""
 
+import csv
 import hashlib
 import io
 import json
@@ -38,3 +39,18 @@ def rewrite_sample(folder, row, change):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     new = {**row, "xxh3": checksum(bytes(packed))}
     rewrite_index(folder, lambda rows: [new if other["key"] == row["key"] else other for other in rows])
+
+
+def edit_row(folder, record_id, **values):
+    """Change fields of a record in the table of a PTB-XL folder."""
+    table = folder / "ptbxl_database.csv"
+    with table.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows, names = list(reader), reader.fieldnames
+    for row in rows:
+        if row["ecg_id"] == record_id:
+            row.update(values)
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)

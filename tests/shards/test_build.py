@@ -16,6 +16,7 @@ from shards.record import LEADS, RecordError, to_millivolts
 from shards.sources.ptb_xl import PtbXl
 from shards.verify import verify
 from shards.workers import in_processes, in_this_process
+from tests.shards.rewriting import edit_row
 
 SMALL = BuildOptions(records_per_shard=16)
 
@@ -252,20 +253,6 @@ def planned(folder, record_id):
 def truncate(file):
     body = file.read_bytes()
     file.write_bytes(body[: len(body) // 2])
-
-
-def edit_row(folder, record_id, **values):
-    table = folder / "ptbxl_database.csv"
-    with table.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows, names = list(reader), reader.fieldnames
-    for row in rows:
-        if row["ecg_id"] == record_id:
-            row.update(values)
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def test_the_manifest_counts_what_the_index_holds(simulated_shards):

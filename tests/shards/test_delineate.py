@@ -14,7 +14,6 @@ from shards.delineate import measure
 from shards.record import arrange_leads
 from shards.simulate.case import draw_case, render
 from shards.simulate.findings import Findings
-from tests.conftest import SHARED
 
 INTERVALS = ("pr", "qrs", "qt")
 MISSING = 29999
@@ -35,11 +34,9 @@ def simulated():
 
 
 @pytest.fixture(scope="module")
-def mimic():
+def mimic(recordings):
     """Real recordings: what is measured, and PR, QRS, QT and RR of the machine, NaN where it found none."""
-    folder = SHARED / "ecg" / "mimic-iv-ecg"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent: it holds real recordings, which the project does not ship")
+    folder = recordings("mimic-iv-ecg")
     with (folder / "machine_measurements.csv").open(newline="") as file:
         rows = {row["study_id"]: row for row in csv.DictReader(file)}
     with (folder / "record_list.csv").open(newline="") as file:

@@ -215,11 +215,8 @@ def test_ptb_xl_as_it_is(ptb_xl_folder, tmp_path):
     assert all(sum(label.splits) == label.present for label in found.labels)
 
 
-def test_mimic_iv_ecg_as_it_is(ptb_xl_folder, tmp_path):
-    folder = ptb_xl_folder.parent / "mimic-iv-ecg"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent: it holds real recordings, which the project does not ship")
-    found = overview(built(MimicIvEcg(folder), tmp_path).index, "ecg", 40)
+def test_mimic_iv_ecg_as_it_is(recordings, tmp_path):
+    found = overview(built(MimicIvEcg(recordings("mimic-iv-ecg")), tmp_path).index, "ecg", 40)
     text = dict(found.distributions)[TEXT]
     assert (found.total, text.known, text.missing) == (60, 59, 1)
     assert (found.quality.invalid_samples, found.quality.limb_leads) == (1, 2)

@@ -1,6 +1,5 @@
 """PTB-XL: classes of statements, reports in another language, and paths that its table gives."""
 
-import csv
 import pickle
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from shards.record import RecordError
 from shards.sources.ptb_xl import PtbXl
+from tests.shards.rewriting import edit_row
 from tests.shards.sources.readings import read_all
 
 
@@ -22,20 +22,6 @@ def tables_only(corpus, tmp_path):
     for file in (real / "records500/00000").glob("00001_hr.*"):
         shutil.copy(file, tmp_path / "records500/00000")
     return tmp_path
-
-
-def edit(folder, record_id, **values):
-    table = folder / "ptbxl_database.csv"
-    with table.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows, names = list(reader), reader.fieldnames
-    for row in rows:
-        if row["ecg_id"] == record_id:
-            row.update(values)
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def first(folder, **options):
@@ -54,7 +40,7 @@ def first(folder, **options):
     ],
 )
 def test_diagnoses_have_their_super_and_subclass_unknown_where_their_likelihood_is(tables_only, codes, expected):
-    edit(tables_only, "1", scp_codes=codes)
+    edit_row(tables_only, "1", scp_codes=codes)
     labels = first(tables_only).labels
     assert {name: labels[name] for name in expected} == expected
 
@@ -92,7 +78,7 @@ def test_an_english_table_without_the_columns_is_refused(tables_only, tmp_path):
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "records500/../../x", ""])
 def test_a_path_that_leads_out_of_the_corpus_rejects_its_row(tables_only, path):
-    edit(tables_only, "1", filename_hr=path)
+    edit_row(tables_only, "1", filename_hr=path)
     plan = PtbXl(tables_only).plan()
     assert [row.record_id for row in plan.rejected] == ["1"]
     assert "ecg_id 1, filename_hr: expected a path below" in plan.rejected[0].reason
