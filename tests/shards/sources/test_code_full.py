@@ -28,7 +28,7 @@ TEST_ORDER = (0, 1, 2, 4, 5, 3, *range(6, 12))
 
 
 @pytest.fixture(scope="module")
-def recordings(corpus):
+def tracings_of(corpus):
     """Exam number → (12, samples) stored values of 40 real exams: their export in WFDB form calls 2 x mV mV."""
     found = {}
     for header in sorted(corpus("code-15-wfdb").glob("*.hea")):
@@ -45,11 +45,11 @@ def simulated():
     return {number: render(draw_case(5, number), 400) for number in range(1, 13)}
 
 
-def write_signals(folder, recordings, name="traces.hdf5", order=tuple(range(12)), factor=1.0):
+def write_signals(folder, tracings_of, name="traces.hdf5", order=tuple(range(12)), factor=1.0):
     with h5py.File(folder / name, "w") as file:
-        file["id_exam"] = np.array(list(recordings), dtype=np.int64)
-        tracings = file.create_dataset("signal", (len(recordings), 4096, 12), "f4")
-        for place, values in enumerate(recordings.values()):
+        file["id_exam"] = np.array(list(tracings_of), dtype=np.int64)
+        tracings = file.create_dataset("signal", (len(tracings_of), 4096, 12), "f4")
+        for place, values in enumerate(tracings_of.values()):
             left = (4096 - values.shape[1]) // 2
             tracings[place, left : left + values.shape[1]] = values[list(order)].T * factor
 
@@ -67,23 +67,23 @@ def write_table(folder, rows, columns=COLUMNS, name="annotations.csv"):
 
 
 @pytest.fixture
-def folder(recordings, tmp_path):
+def folder(tracings_of, tmp_path):
     """The real exams, the table in another order than the file."""
-    write_signals(tmp_path, recordings)
-    write_table(tmp_path, [row(exam) for exam in reversed(recordings)])
+    write_signals(tmp_path, tracings_of)
+    write_table(tmp_path, [row(exam) for exam in reversed(tracings_of)])
     return tmp_path
 
 
-def test_every_real_exam_has_half_its_stored_values_as_millivolts_and_no_padding(folder, recordings):
+def test_every_real_exam_has_half_its_stored_values_as_millivolts_and_no_padding(folder, tracings_of):
     records = read_all(CodeFull(folder))
     assert len(records) == 40
-    for exam, values in recordings.items():
+    for exam, values in tracings_of.items():
         assert_millivolts(records[str(exam)], dict(zip(LEADS, values / 2, strict=True)))
 
 
-def test_a_row_becomes_labels_by_name(recordings, tmp_path):
-    write_signals(tmp_path, recordings)
-    exam = next(iter(recordings))
+def test_a_row_becomes_labels_by_name(tracings_of, tmp_path):
+    write_signals(tmp_path, tracings_of)
+    exam = next(iter(tracings_of))
     columns = [*COLUMNS[:4], "ST", "AF", *COLUMNS[4:8], "date_exam"]
     write_table(tmp_path, [row(exam, AF=1, sex="M")], columns)
     [record] = read_all(CodeFull(tmp_path)).values()
@@ -94,19 +94,19 @@ def test_a_row_becomes_labels_by_name(recordings, tmp_path):
 
 
 @pytest.mark.parametrize("renamed", [("id_exam", "id_patient", "age"), ("id_exam",), ("age",)])
-def test_older_names_of_columns_are_known_one_by_one(recordings, tmp_path, renamed):
-    write_signals(tmp_path, recordings)
-    rows = [{OLDER[key] if key in renamed else key: value for key, value in row(exam).items()} for exam in recordings]
+def test_older_names_of_columns_are_known_one_by_one(tracings_of, tmp_path, renamed):
+    write_signals(tmp_path, tracings_of)
+    rows = [{OLDER[key] if key in renamed else key: value for key, value in row(exam).items()} for exam in tracings_of]
     write_table(tmp_path, rows, [OLDER[name] if name in renamed else name for name in COLUMNS])
     records = read_all(CodeFull(tmp_path))
-    assert set(records) == {str(exam) for exam in recordings}
+    assert set(records) == {str(exam) for exam in tracings_of}
     assert all(record.age == 54 and record.patient_id == str(7 * int(number)) for number, record in records.items())
 
 
-def test_exams_of_several_files_are_joined_by_number(recordings, tmp_path):
-    exams = list(recordings)
-    write_signals(tmp_path, {exam: recordings[exam] for exam in exams[20:]}, "a.h5")
-    write_signals(tmp_path, {exam: recordings[exam] for exam in exams[:20]}, "b.hdf5")
+def test_exams_of_several_files_are_joined_by_number(tracings_of, tmp_path):
+    exams = list(tracings_of)
+    write_signals(tmp_path, {exam: tracings_of[exam] for exam in exams[20:]}, "a.h5")
+    write_signals(tmp_path, {exam: tracings_of[exam] for exam in exams[:20]}, "b.hdf5")
     write_table(tmp_path, [row(exam) for exam in exams] + [row(5)])
     source = CodeFull(tmp_path)
     plan = source.plan()
@@ -115,31 +115,31 @@ def test_exams_of_several_files_are_joined_by_number(recordings, tmp_path):
     assert "in none of a.h5, b.hdf5" in plan.absent[0].reason
     record = source.read(plan.records[0])
     assert record.source_path == "b.hdf5"
-    assert_millivolts(record, dict(zip(LEADS, recordings[exams[0]] / 2, strict=True)))
+    assert_millivolts(record, dict(zip(LEADS, tracings_of[exams[0]] / 2, strict=True)))
 
 
-def test_an_exam_that_is_in_two_files_is_refused(recordings, tmp_path):
-    exams = list(recordings)
-    write_signals(tmp_path, recordings, "a.h5")
-    write_signals(tmp_path, {exams[3]: recordings[exams[4]]}, "b.h5")
+def test_an_exam_that_is_in_two_files_is_refused(tracings_of, tmp_path):
+    exams = list(tracings_of)
+    write_signals(tmp_path, tracings_of, "a.h5")
+    write_signals(tmp_path, {exams[3]: tracings_of[exams[4]]}, "b.h5")
     write_table(tmp_path, [row(exam) for exam in exams])
     plan = CodeFull(tmp_path).plan()
     assert [rejected.record_id for rejected in plan.rejected] == [str(exams[3])]
     assert "a.h5, b.h5: exam" in plan.rejected[0].reason
 
 
-def test_patients_are_on_one_side(recordings, tmp_path):
-    write_signals(tmp_path, recordings)
+def test_patients_are_on_one_side(tracings_of, tmp_path):
+    write_signals(tmp_path, tracings_of)
     write_table(
-        tmp_path, [row(exam, id_patient=f"{place % 10}{'.0' if place > 20 else ''}") for place, exam in enumerate(recordings)]
+        tmp_path, [row(exam, id_patient=f"{place % 10}{'.0' if place > 20 else ''}") for place, exam in enumerate(tracings_of)]
     )
     sides = {(planned.row["id_patient"].removesuffix(".0"), planned.split) for planned in CodeFull(tmp_path).plan().records}
     assert len(sides) == 10
     assert len({split for _, split in sides}) > 1
 
 
-def test_comorbidities_are_kept_beside_the_labels(folder, recordings):
-    first, second, *_ = recordings
+def test_comorbidities_are_kept_beside_the_labels(folder, tracings_of):
+    first, second, *_ = tracings_of
     columns = ["id_exam", "id_patient", "diabetesmellitus", "tabagismo", "doencadechagas"]
     answers = [dict(zip(columns, (first, 7 * first, "True", "False", ""), strict=True))]
     write_table(folder, answers, columns, "comorbidities.csv")
@@ -151,14 +151,14 @@ def test_comorbidities_are_kept_beside_the_labels(folder, recordings):
     assert set(source.provenance()["tables"]) == {"annotations.csv", "comorbidities.csv"}
 
 
-def test_leads_in_the_order_of_code_test_are_found_and_the_option_is_named(recordings, tmp_path):
-    write_signals(tmp_path, recordings, order=TEST_ORDER)
-    write_table(tmp_path, [row(exam) for exam in recordings])
+def test_leads_in_the_order_of_code_test_are_found_and_the_option_is_named(tracings_of, tmp_path):
+    write_signals(tmp_path, tracings_of, order=TEST_ORDER)
+    write_table(tmp_path, [row(exam) for exam in tracings_of])
     with pytest.raises(RecordError, match="break Einthoven's and Goldberger's laws") as refusal:
         CodeFull(tmp_path).plan()
     assert "--leads I,II,III,aVL,aVF,aVR,V1,V2,V3,V4,V5,V6" in str(refusal.value)
     records = read_all(CodeFull(tmp_path, leads="DI,DII,DIII,AVL,AVF,AVR,V1,V2,V3,V4,V5,V6"))
-    for exam, values in recordings.items():
+    for exam, values in tracings_of.items():
         assert_millivolts(records[str(exam)], dict(zip(LEADS, values / 2, strict=True)))
 
 
@@ -167,16 +167,16 @@ def test_an_order_that_was_given_wrongly_is_refused_with_the_right_one(folder):
         CodeFull(folder, leads="I,II,III,aVL,aVF,aVR,V1,V2,V3,V4,V5,V6").plan()
 
 
-def test_the_order_that_fits_is_named_in_the_places_where_the_limb_leads_are(recordings, tmp_path):
-    write_signals(tmp_path, recordings, order=(*range(6, 12), *range(6)))
-    write_table(tmp_path, [row(exam) for exam in recordings])
+def test_the_order_that_fits_is_named_in_the_places_where_the_limb_leads_are(tracings_of, tmp_path):
+    write_signals(tmp_path, tracings_of, order=(*range(6, 12), *range(6)))
+    write_table(tmp_path, [row(exam) for exam in tracings_of])
     with pytest.raises(RecordError, match=f"give --leads {','.join(LEADS[6:] + LEADS[:6])}$"):
         CodeFull(tmp_path, leads="V1,V2,V3,V4,V5,V6,II,I,III,aVR,aVL,aVF").plan()
 
 
-def test_limb_leads_that_obey_no_order_are_refused(recordings, tmp_path):
-    write_signals(tmp_path, recordings, order=(0, 1, 2, 3, 4, 6, 5, *range(7, 12)))
-    write_table(tmp_path, [row(exam) for exam in recordings])
+def test_limb_leads_that_obey_no_order_are_refused(tracings_of, tmp_path):
+    write_signals(tmp_path, tracings_of, order=(0, 1, 2, 3, 4, 6, 5, *range(7, 12)))
+    write_table(tmp_path, [row(exam) for exam in tracings_of])
     with pytest.raises(RecordError, match="obey Einthoven's and Goldberger's laws in no order"):
         CodeFull(tmp_path).plan()
 
@@ -184,20 +184,20 @@ def test_limb_leads_that_obey_no_order_are_refused(recordings, tmp_path):
 @pytest.mark.parametrize(
     ("factor", "option"), [(0.5, "--scale 1 if values are millivolts"), (500.0, "--scale 1000 if values are")]
 )
-def test_values_that_look_like_another_unit_are_refused_and_taken_once_confirmed(recordings, tmp_path, factor, option):
-    write_signals(tmp_path, recordings, factor=factor)
-    write_table(tmp_path, [row(exam) for exam in recordings])
+def test_values_that_look_like_another_unit_are_refused_and_taken_once_confirmed(tracings_of, tmp_path, factor, option):
+    write_signals(tmp_path, tracings_of, factor=factor)
+    write_table(tmp_path, [row(exam) for exam in tracings_of])
     with pytest.raises(RecordError, match="the R wave of lead II is .* mV high") as refusal:
         CodeFull(tmp_path).plan()
     assert option in str(refusal.value)
     [record, *_] = read_all(CodeFull(tmp_path, scale=2 * factor)).values()
-    expected = recordings[int(record.record_id)] / 2
+    expected = tracings_of[int(record.record_id)] / 2
     np.testing.assert_allclose(to_millivolts(record.ecg, record.mv_per_lsb), expected, atol=0.001)
 
 
-def test_a_scale_that_is_given_is_taken_and_the_order_is_still_checked(recordings, tmp_path):
-    write_signals(tmp_path, recordings, factor=0.5)
-    write_table(tmp_path, [row(exam) for exam in recordings])
+def test_a_scale_that_is_given_is_taken_and_the_order_is_still_checked(tracings_of, tmp_path):
+    write_signals(tmp_path, tracings_of, factor=0.5)
+    write_table(tmp_path, [row(exam) for exam in tracings_of])
     assert len(CodeFull(tmp_path, scale=2.0).plan().records) == 40
     with pytest.raises(RecordError, match="laws"):
         CodeFull(tmp_path, scale=2.0, leads="I,II,III,aVL,aVF,aVR,V1,V2,V3,V4,V5,V6").plan()
@@ -215,9 +215,9 @@ def test_leads_that_are_not_the_twelve_are_refused(tmp_path, leads):
         CodeFull(tmp_path, leads=leads)
 
 
-def test_options_are_in_the_manifest(recordings, tmp_path):
-    write_signals(tmp_path, recordings)
-    write_table(tmp_path, [row(exam) for exam in recordings])
+def test_options_are_in_the_manifest(tracings_of, tmp_path):
+    write_signals(tmp_path, tracings_of)
+    write_table(tmp_path, [row(exam) for exam in tracings_of])
     manifest = build(CodeFull(tmp_path), str(tmp_path / "set"), BuildOptions())
     assert manifest["provenance"]["options"] == {"scale": None, "leads": ",".join(LEADS)}
     assert manifest["provenance"]["values"] == "stored values / 2 = mV"
@@ -244,9 +244,9 @@ def test_a_file_of_something_else_is_named(folder):
         CodeFull(folder).plan()
 
 
-def test_tracings_that_hold_nothing_cannot_be_checked(recordings, tmp_path):
-    write_signals(tmp_path, {exam: np.zeros((12, 4096)) for exam in recordings})
-    write_table(tmp_path, [row(exam) for exam in recordings])
+def test_tracings_that_hold_nothing_cannot_be_checked(tracings_of, tmp_path):
+    write_signals(tmp_path, {exam: np.zeros((12, 4096)) for exam in tracings_of})
+    write_table(tmp_path, [row(exam) for exam in tracings_of])
     with pytest.raises(RecordError, match="none of 40 tracings drawn to check lead order and scale holds an ECG"):
         CodeFull(tmp_path).plan()
 
@@ -260,12 +260,12 @@ def test_source_and_planned_records_go_to_a_worker_without_their_tables(folder):
     assert worker.read(planned).to_members() == source.read(plan.records[0]).to_members()
 
 
-def test_real_exams_obey_the_laws_in_the_standard_order_and_in_no_other(recordings):
-    for exam, values in recordings.items():
+def test_real_exams_obey_the_laws_in_the_standard_order_and_in_no_other(tracings_of):
+    for exam, values in tracings_of.items():
         found = fit_limb_order([values])
         assert found.order == tuple(range(6)), exam
         assert found.assumed == found.best == pytest.approx(limb_residual(values))
-    together = fit_limb_order(list(recordings.values()))
+    together = fit_limb_order(list(tracings_of.values()))
     assert together.assumed < 0.02
 
 
@@ -308,6 +308,6 @@ def test_the_r_wave_is_as_high_as_its_beats_whatever_the_baseline(simulated):
         assert r_amplitude_mv(2 * clean) == pytest.approx(2 * r_amplitude_mv(clean))
 
 
-def test_the_median_r_wave_of_real_exams_is_plausible_at_half_the_stored_values_alone(recordings):
-    heights = np.array([r_amplitude_mv(values / 2) for values in recordings.values()])
+def test_the_median_r_wave_of_real_exams_is_plausible_at_half_the_stored_values_alone(tracings_of):
+    heights = np.array([r_amplitude_mv(values / 2) for values in tracings_of.values()])
     assert 0.6 < np.median(heights) < 0.8
