@@ -19,7 +19,7 @@ from shards.dataset import INDEX_SCHEMA, index_table
 from shards.plan import PlannedShard, RejectedRecord, Sample, Source
 from shards.plausibility import limb_residual, r_amplitude_mv
 from shards.record import EcgRecord, RecordError
-from shards.storage import StorageError, Store
+from shards.storage import MissingObject, Store
 from shards.tar import END_OF_ARCHIVE, add_sample
 
 UNFINISHED = "unfinished"
@@ -96,10 +96,8 @@ def finished_shard(store: Store, planned: PlannedShard) -> BuiltShard | None:
         known = json.loads(table.schema.metadata[b"shard"])
         if store.size(planned.name) != known["bytes"]:
             return None
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    except MissingObject:
+        return None
     rejected = [RejectedRecord(**record) for record in known["rejected"]]
     # Parquet adds numbers of its own to the fields of a schema, which would change the bytes of the index.
     return BuiltShard(planned.name, known["bytes"], known["sha256"], table.cast(INDEX_SCHEMA), rejected)

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from shards.storage import StorageError, Store, local_folder
+from shards.storage import MissingObject, StorageError, Store, local_folder
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -43,8 +43,31 @@ def test_a_store_survives_pickling(store):
 
 
 def test_an_absent_object_is_named(store):
-    with pytest.raises(StorageError, match=r"missing.bin: no such object; check the URI"):
-        store.get("missing.bin")
+    for ask in (store.get, store.size, lambda name: store.get_range(name, 0, 1)):
+        with pytest.raises(MissingObject, match=r"missing.bin: no such object; check the URI"):
+            ask("missing.bin")
+
+
+def test_a_folder_is_no_object(store):
+    store.put("folder/a", b"1")
+    assert not store.exists("folder")
+    with pytest.raises(MissingObject, match="folder: no such object"):
+        store.size("folder")
+
+
+def test_a_folder_is_deleted_with_all_that_is_in_it(store):
+    store.put("folder/deep/a", b"1")
+    store.put("kept", b"2")
+    store.delete_folder("folder")
+    store.delete_folder("folder")
+    assert store.list() == ["kept"]
+
+
+def test_an_empty_object_and_an_empty_range_are_had(store, tmp_path):
+    store.put("empty", b"")
+    assert (store.get("empty"), store.get_range("empty", 0, 0), store.size("empty")) == (b"", b"", 0)
+    store.download("empty", tmp_path / "empty")
+    assert (tmp_path / "empty").read_bytes() == b""
 
 
 def test_a_range_beyond_the_end_is_an_error(store):
@@ -61,8 +84,14 @@ def test_wrong_keys_are_said_without_being_shown(s3, monkeypatch):
     assert "wrong-secret" not in str(failure.value)
 
 
+def test_a_profile_that_is_not_there_is_named(s3, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(StorageError, match="the settings of S3 .*nobody.*; check AWS"):
+        Store(f"{s3}/x")
+
+
 def test_a_bucket_that_is_not_there_is_named(s3):
-    with pytest.raises(StorageError, match="s3://no-such-bucket/x/a: the bucket does not exist"):
+    with pytest.raises(MissingObject, match="s3://no-such-bucket/x/a: the bucket does not exist"):
         Store("s3://no-such-bucket/x").get("a")
 
 
