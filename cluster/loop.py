@@ -12,7 +12,8 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,8 @@ class _Run:
         self.frozen: dict[str, str] = {}
         """Digests of what checkpoints do not copy; known to rank 0."""
         self.pending: list[_Pending] = []
+        self.left_out = 0
+        """Damaged samples that all ranks left out in this attempt."""
         self.validated: tuple[int, float] | None = None
         """Step and loss of the newest validation."""
 
@@ -219,7 +222,7 @@ class _Run:
     def _step(self, engine: Any, data: Iterator[StepData], step: int) -> StepData:
         times = StepTimes(self.world.device)
         times.mark("start")
-        batch = next(data)
+        batch = self._next(data, step)
         counts = global_counts(self.stage, batch, self.world)
         rate = self.config.optimizer.rate(step - 1, self.steps)
         for group in engine.optimizer.param_groups:
@@ -242,6 +245,42 @@ class _Run:
         norm = engine.get_global_grad_norm() if norm is None else norm
         self.pending.append(_Pending(step, totals, torch.stack(list(counts.values())), norm, rate, times, batch.wait_s))
         return batch
+
+    def _next(self, data: Iterator[StepData], step: int) -> StepData:
+        """The next step's data, or the same error on every rank: none may wait for one that gave up.
+
+        Raises:
+            AgreedError: some rank cannot read its data, or all together met more damage than is tolerated.
+        """
+        batch: StepData | None = None
+        problem: Exception | None = None
+        try:
+            batch = next(data)
+        except Exception as error:  # whatever it is, the other ranks have to hear of it
+            problem = error
+        damaged = batch.damaged if batch else ()
+        failed, left_out = self.world.sum_on_host(batch is None, len(damaged))
+        self.left_out += left_out
+        for sentence in damaged:
+            say(f"{self.stage.name} step {step}, rank {self.world.rank}, sample left out: {sentence}")
+        if failed or self.left_out > self.stage.tolerated_damage:
+            self.world.agree(self._data_trouble(step, problem, damaged))
+        assert batch is not None
+        return batch
+
+    def _data_trouble(self, step: int, problem: Exception | None, damaged: Sequence[str]) -> str | None:
+        """What this rank has to say of why no rank goes on; None where others have the reason."""
+        where = f"{self.stage.name} step {step}, rank {self.world.rank}"
+        if problem is not None:
+            if not isinstance(problem, OSError | ValueError):
+                traceback.print_exception(problem)
+            return f"{where}: {problem or type(problem).__name__}"
+        if not damaged:
+            return None
+        return (
+            f"{where}: {self.left_out} damaged samples on all ranks, more than data.loader.tolerated_damage "
+            f"{self.stage.tolerated_damage}; the last: {damaged[-1]}"
+        )
 
     def _log(self) -> None:
         """Bring the numbers of the last steps from the device, join the ranks', and write their lines."""

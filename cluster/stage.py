@@ -36,6 +36,8 @@ class StepData:
     """Seconds that the loop waited for the data."""
     keys: list[str]
     """Samples used, without padding."""
+    damaged: tuple[str, ...] = ()
+    """A sentence for each sample that this rank left out, with weight 0, because it is damaged."""
     tokens: int = 0
     """Tokens that this rank's model reads in it, without padding; 0 where a stage counts none."""
 
@@ -55,6 +57,8 @@ class Stage(Protocol):
     name: str
     global_batch: int
     """Samples of an optimiser step over all ranks; the x axis of what is tracked."""
+    tolerated_damage: int
+    """Damaged samples, over all ranks since the start, after which the run goes on."""
 
     def build_model(self) -> nn.Module:
         """The model, the same on every rank; called with the random state seeded. ZeRO-3 partitions it afterwards."""

@@ -26,6 +26,8 @@ class World:
     device: torch.device
     attempt: str
     """Names this start of the run, the same on every rank; sorts by time."""
+    host_group: dist.ProcessGroup | None = None
+    """The same ranks for words between processors, where the ranks' own group connects accelerators."""
 
     @classmethod
     def join(cls) -> World:
@@ -33,7 +35,8 @@ class World:
         rank, size = dist.get_rank(), dist.get_world_size()
         device = local_device()
         attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
-        return cls(rank, size, device, broadcast_object(attempt))
+        host_group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        return cls(rank, size, device, broadcast_object(attempt), host_group)
 
     @property
     def main(self) -> bool:
@@ -45,6 +48,12 @@ class World:
         total = tensor.clone()
         dist.all_reduce(total)
         return total
+
+    def sum_on_host(self, *numbers: int) -> list[int]:
+        """The sums of a few numbers over the ranks, without waiting for what the accelerators are doing."""
+        total = torch.tensor(numbers)
+        dist.all_reduce(total, group=self.host_group)
+        return [int(number) for number in total]
 
     def gather(self, tensor: Tensor) -> Tensor:
         """(n, …) → (size n, …) in rank order; gradients flow back to the rank that they belong to."""

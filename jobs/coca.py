@@ -23,16 +23,16 @@ from cluster.stage import Picture, StepData, Term
 from cluster.world import World
 from ecgchat.losses import caption_loss, contrastive_loss
 from ecgchat.models.coca import CocaConfig, CocaModel, CocaModelConfig, bert_config
-from ecgchat.models.signal import counts_to_millivolts
+from ecgchat.models.signal import prepare_ecgs
 from ecgchat.models.text_tower import text_encoder_config
 from ecgchat.text import encode, load_tokenizer
 from jobs.config import ConfigError
 from jobs.folders import local_source, reading
 from jobs.launch import TrainingJob, run_worker, start
 from jobs.shard_stage import ShardDataConfig, ShardStage
-from shards.dataset import ShardSet
 from shards.draw import draw_ecg
-from shards.loader import EcgBatch, EcgLoader, LoaderConfig
+from shards.loader import Crop, EcgBatch, EcgLoader, EcgWindow, Form, LoaderConfig
+from shards.mixture import Mixture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,10 @@ class DataConfig(ShardDataConfig):
 
     tokenizer: str
     """Folder, URI or hub id of the text tower's tokenizer; `ecgchat tokenizer` makes one from a data set's reports."""
+    resample: bool = False
+    """Bring ECGs of other sampling rates to the ECG tower's on the device; otherwise such a data set is refused."""
+    crop: Crop = "start"
+    """Where the window lies in an ECG that is longer than the tower's; validation takes the start."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class CocaStage(ShardStage[EcgBatch]):
 
     def __init__(self, job: CocaJob) -> None:
         self.job = job
-        super().__init__(job, job.data, job.model.ecg.sampling_rate_hz)
+        super().__init__(job, job.data, None if job.data.resample else job.model.ecg.sampling_rate_hz)
         with reading(job.data.tokenizer, "tokenizer"):
             self.tokenizer = load_tokenizer(local_source(job.data.tokenizer))
         self.pad_token_id = int(self.tokenizer.pad_token_id or 0)
@@ -168,22 +172,34 @@ class CocaStage(ShardStage[EcgBatch]):
             for key, ecg, scale, record in zip(batch.keys, batch.ecg, batch.mv_per_lsb, batch.records, strict=True)
         ]
 
-    def loader(self, data: ShardSet, config: LoaderConfig, rank: int, world_size: int) -> EcgLoader:
-        """ECGs of the tower's length."""
-        return EcgLoader(data, config, self.job.model.ecg.samples, rank, world_size)
+    def loader(self, data: Mixture, config: LoaderConfig, world: World | None = None, training: bool = False) -> EcgLoader:
+        """ECGs of the tower's length, as counts where a GPU makes millivolts of them or somebody looks at them."""
+        window = EcgWindow(self.job.model.ecg.duration_s, self.job.data.crop if training else "start")
+        if world is None:
+            return EcgLoader(data, config, window)
+        form: Form = "pinned" if world.device.type == "cuda" else "millivolts"
+        return EcgLoader(data, config, window, world.rank, world.size, form=form)
 
     def step_data(self, batch: EcgBatch, state: dict[str, Any], world: World) -> StepData:
         """Millivolts and tokens on this rank's device."""
         device = world.device
         texts = [record.get("report") or "" for record in batch.records]
-        ecg = torch.from_numpy(batch.ecg).to(device, non_blocking=True)
-        scale = torch.from_numpy(batch.mv_per_lsb).to(device, non_blocking=True)
+        millivolts, _ = prepare_ecgs(
+            torch.from_numpy(batch.ecg).to(device, non_blocking=True),
+            torch.from_numpy(batch.mv_per_lsb).to(device, non_blocking=True),
+            torch.from_numpy(batch.length),
+            torch.from_numpy(batch.fs_hz),
+            self.job.model.ecg.sampling_rate_hz,
+            self.job.model.ecg.samples,
+            self.dtype,
+            batch.has_invalid,
+        )
         prepared = CocaBatch(
-            counts_to_millivolts(ecg, scale, self.dtype),
+            millivolts,
             encode(self.tokenizer, texts, self.job.model.context_length).to(device, non_blocking=True),
             torch.from_numpy(batch.weight).to(device, non_blocking=True),
         )
-        return StepData([prepared], state, batch.wait_s, [key for key in batch.keys if key])
+        return StepData([prepared], state, batch.wait_s, [key for key in batch.keys if key], tuple(batch.damaged))
 
 
 def write_export(settings: dict[str, Any], record: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> None:

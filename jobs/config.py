@@ -13,6 +13,7 @@ import itertools
 import re
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -76,7 +77,8 @@ def parse_with_dry_run(kind: type[J], arguments: Sequence[str] | None, prog: str
 def from_settings(kind: type[J], settings: dict[str, Any]) -> J:
     """A job from the nested dictionary that `dataclasses.asdict` made of it."""
     parser = _parser(kind, kind.__name__)
-    return _instantiate(parser, kind, _checked(parser, kind, lambda: parser.parse_object(settings)))
+    # The parser puts objects of its own into the lists that it is given.
+    return _instantiate(parser, kind, _checked(parser, kind, lambda: parser.parse_object(deepcopy(settings))))
 
 
 def _parse(parser: ArgumentParser, kind: type[J], words: list[str]) -> J:

@@ -11,8 +11,8 @@ from ecgchat.models.coca import CocaModel
 from ecgchat.models.memory import transformer_activation_bytes
 from jobs.coca import CocaJob, CocaStage
 from jobs.language import LanguageJob, LanguageStage, attention_backend
-from shards.loader import block_bytes
-from shards.order import Block, rank_slice
+from shards.order import rank_slice
+from shards.stream import read_ahead_bytes
 
 GIB = 2**30
 
@@ -24,12 +24,10 @@ def describe_coca(stage: CocaStage) -> None:
         model = CocaModel(stage.model_config)
     order, workers = job.data.loader.order, job.launch.workers
     bytes_each = 2 if job.train.engine.precision == "bf16" else 4
-    lanes = -(-order.lanes // workers)
-    block = lanes * block_bytes(Block(0, 0, 0, order.block), job.model.ecg.samples)
     own = {
-        "data": f"{stage.dataset.store.uri}, {stage.dataset.manifest['source']}, {job.model.ecg.sampling_rate_hz:g} Hz",
+        "data": _data(stage, job.model.ecg.sampling_rate_hz),
         "activations": f"about {activation_bytes(stage, -(-order.global_batch // workers), bytes_each) / GIB:.2f} GiB a rank",
-        "read-ahead": f"about {block / GIB:.2f} GiB a rank",
+        "read-ahead": f"about {read_ahead_bytes(stage.training, order, workers) / GIB:.2f} GiB a rank where shards are remote",
     }
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _print_plan(stage, job, parameters, frozen=0, own=own)
@@ -43,7 +41,7 @@ def describe_language(stage: LanguageStage) -> None:
     frozen = sum(parameter.numel() for parameter in model.parameters()) - trained
     ecg, context = stage.reader_config.tokens_per_ecg, job.data.context_length
     own = {
-        "data": f"{stage.dataset.store.uri}, {stage.dataset.manifest['source']}, {stage.ecg.sampling_rate_hz:g} Hz",
+        "data": _data(stage, stage.ecg.sampling_rate_hz),
         "LLM": f"{stage.llm_folder}, {stage.llm_config.model_type}, attention {attention_backend(job.attention)}",
         "context": f"{context} tokens, {ecg} of them for each ECG",
     }
@@ -58,15 +56,14 @@ def _print_plan(
     steps = job.train.steps or max(1, round(job.train.epochs * batches))
     slices = [rank_slice(order.global_batch, rank, workers) for rank in range(workers)]
     share = sorted({stop - start for start, stop in slices})
-    seen = steps * order.global_batch / stage.training.index.num_rows
     uneven = "" if order.lanes % workers == 0 else f": not a multiple of {workers}, so that ranks read some lanes twice"
     parts = "no accumulation" if engine.gradient_accumulation == 1 else f"in {engine.gradient_accumulation} micro-batches"
     states = state_bytes(trained, engine, workers) + frozen_bytes(frozen, engine, workers)
     rows = {
         "data": own.pop("data"),
-        "records": f"train {stage.training.index.num_rows}, validation {stage.validation.index.num_rows}",
+        "records": f"train {len(stage.training)}, validation {len(stage.validation)}",
         "batch": f"{order.global_batch} samples over {workers} workers: {' or '.join(map(str, share))} each, {parts}",
-        "steps": f"{steps}, {batches} an epoch, {seen:.1f} epochs",
+        "steps": f"{steps}, {batches} an epoch, {steps / batches:.1f} epochs",
         "lanes": f"{order.lanes}{uneven}",
         "parameters": f"{trained / 1e6:.2f} M" + (f" trained, {frozen / 1e6:.2f} M frozen" if frozen else ""),
         "model, gradients, optimiser": f"{states / GIB:.2f} GiB a rank (ZeRO-{engine.zero_stage}, {engine.precision})",
@@ -78,6 +75,11 @@ def _print_plan(
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
+
+
+def _data(stage: CocaStage | LanguageStage, sampling_rate_hz: float) -> str:
+    sets = " + ".join(f"{dataset.store.uri}, {dataset.manifest['source']}" for dataset in stage.datasets)
+    return f"{sets}, {sampling_rate_hz:g} Hz"
 
 
 def activation_bytes(stage: CocaStage, samples: int, bytes_each: int) -> int:

@@ -36,7 +36,7 @@ from jobs.config import parse
 from jobs.eval_chat import evaluate_chat, show_chat
 from jobs.folders import local_source, reading
 from shards.dataset import ShardSet
-from shards.loader import EcgLoader, LoaderConfig
+from shards.loader import EcgLoader, EcgWindow, LoaderConfig
 from shards.order import OrderConfig
 from shards.record import digest
 
@@ -90,7 +90,7 @@ def embed(job: EvalJob) -> Embedded:
     data.require_rate(ecg_config.sampling_rate_hz, "eval")
     context_length = model.text.encoder.config.max_position_embeddings
     order = OrderConfig(global_batch=min(job.batch, data.index.num_rows), shuffle=False, drop_tail=False)
-    loader = EcgLoader(data, LoaderConfig(order), ecg_config.samples)
+    loader = EcgLoader(data, LoaderConfig(order), EcgWindow(ecg_config.duration_s))
     ecgs, texts, records, keys = [], [], [], []
     with torch.no_grad():
         for batch in track(itertools.islice(loader, loader.batches), "evaluating", loader.batches, transient=True):

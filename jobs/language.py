@@ -26,10 +26,10 @@ from jobs.folders import local_source, reading, source_digest
 from jobs.launch import TrainingJob
 from jobs.shard_stage import ShardDataConfig, ShardStage
 from shards.conversations.loader import ConversationBatch, ConversationLoader, ConversationSample
-from shards.dataset import ShardSet
 from shards.draw import draw_ecg
-from shards.loader import LoaderConfig
+from shards.mixture import Mixture
 from shards.record import INVALID, LEADS
+from shards.stream import LoaderConfig
 
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
@@ -147,9 +147,12 @@ class LanguageStage(ShardStage[ConversationBatch]):
                 f"set it to more than {ecg}, or use an encoder with longer patches"
             )
 
-    def loader(self, data: ShardSet, config: LoaderConfig, rank: int, world_size: int) -> ConversationLoader:
+    def loader(
+        self, data: Mixture, config: LoaderConfig, world: World | None = None, training: bool = False
+    ) -> ConversationLoader:
         """Conversations with their ECGs."""
-        return ConversationLoader(data, config, rank, world_size)
+        del training
+        return ConversationLoader(data, config, *((world.rank, world.size) if world else (0, 1)))
 
     def step_data(self, batch: ConversationBatch, state: dict[str, Any], world: World) -> StepData:
         """Micro-batches on this rank's device, as many on every rank."""
@@ -159,7 +162,7 @@ class LanguageStage(ShardStage[ConversationBatch]):
         micro_batches = [self._micro_batch(samples[part * each : (part + 1) * each]) for part in range(parts)]
         tokens = sum(int(micro_batch.attention_mask.sum()) for micro_batch in micro_batches)
         on_device = [micro_batch.to(world.device) for micro_batch in micro_batches]
-        return StepData(on_device, state, batch.wait_s, [key for key in batch.keys if key], tokens)
+        return StepData(on_device, state, batch.wait_s, [key for key in batch.keys if key], tuple(batch.damaged), tokens)
 
     def _micro_batch(self, samples: Sequence[ConversationSample | None]) -> ChatBatch:
         conversations = [EMPTY if sample is None else self._tokenise(sample) for sample in samples]

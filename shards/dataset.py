@@ -19,12 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shards.storage import StorageError, Store
+from shards.identity import Identity
+from shards.selection import Filter, FilterError
+from shards.storage import MissingObject, Patience, Store
 from shards.tar import decode_array, decode_json, unpack_samples
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -41,6 +43,7 @@ INDEX_SCHEMA = pa.schema(
         ("fs_hz", pa.float64()),
         ("ecgs", pa.int64()),
         ("samples", pa.int64()),
+        ("mv_per_lsb", pa.list_(pa.float64())),
         ("invalid_fraction", pa.float64()),
         ("missing_leads", pa.int64()),
         ("flat_leads", pa.int64()),
@@ -54,8 +57,8 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 """`offset` and `bytes` are the sample's range in its shard, tar headers included, and `xxh3` is the XXH3-64 of that range;
-`labels` are those with value 1. `r_amplitude_mv` and `limb_residual` are those of `shards.plausibility`, null where they
-cannot be told.
+`mv_per_lsb` are twelve scales for each of its ECGs; `labels` are those with value 1. `r_amplitude_mv` and `limb_residual` are
+those of `shards.plausibility`, null where they cannot be told.
 
 `ecgs` is 1 for an ECG sample, and the number of its ECGs for a conversation; `fs_hz` is null where there is none. `labels` of
 a conversation are the kinds of its questions, `answers` what is expected of them (`rhythm=AFIB`, `finding:PVC=no`).
@@ -76,25 +79,29 @@ class ShardSet:
     store: Store
     manifest: dict[str, Any]
     index: pa.Table
+    selection: str = ""
+    """In words, which rows of the index were taken: part of what a data position belongs to."""
 
     @classmethod
-    def open(cls, uri: str) -> ShardSet:
+    def open(cls, uri: str, patience: Patience = Patience()) -> ShardSet:
         """Read the manifest and the index below a URI.
+
+        Args:
+            uri: where the shards lie.
+            patience: how long its store is asked again, here and for every later read.
 
         Raises:
             DatasetError: there is no manifest, it is of another schema, or the index is not the one it names.
             StorageError: the store does not answer.
         """
-        store = Store(uri)
+        store = Store(uri, patience)
         try:
             manifest = json.loads(store.get(MANIFEST))
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise DatasetError(
-                    f"{store.uri}: no {MANIFEST}, so there is no data set here; check the URI, or build one with "
-                    "'ecgchat shards build'"
-                ) from error
-            raise
+        except MissingObject as error:
+            raise DatasetError(
+                f"{store.uri}: no {MANIFEST}, so there is no data set here; check the URI, or build one with "
+                "'ecgchat shards build'"
+            ) from error
         except ValueError as error:
             raise DatasetError(f"{store.uri_of(MANIFEST)}: not a JSON document ({error}); build the shards again") from error
         if manifest.get("schema_version") != SCHEMA_VERSION:
@@ -129,17 +136,32 @@ class ShardSet:
         """Sampling rates of its ECGs in Hz, sorted, each once."""
         return sorted(set(self.index["fs_hz"].to_pylist()) - {None})
 
-    def select(self, split: str) -> ShardSet:
-        """The samples of one split.
+    @property
+    def identity(self) -> Identity:
+        """What a data position belongs to: the index, what was taken of it, and the shards that hold it."""
+        sha256 = {shard["name"]: str(shard["sha256"]) for shard in self.manifest["shards"]}
+        return Identity(self.digest, self.selection, {name: sha256[name] for name in self.shard_names})
+
+    @property
+    def shard_names(self) -> list[str]:
+        """The shards that its samples lie in, in the order of the index."""
+        return [str(name) for name in pc.unique(self.index["shard"]).to_pylist()]
+
+    def select(self, split: str, only: Filter = Filter()) -> ShardSet:
+        """The samples of one split that pass a filter.
 
         Raises:
-            DatasetError: the split is empty.
+            DatasetError: none is left, or the filter names a source or label that the data set does not have.
         """
         rows = self.index.filter(pc.field("split") == split)
         if rows.num_rows == 0:
             found = ", ".join(f"{name} {count}" for name, count in self.manifest["counts"]["split"].items())
             raise DatasetError(f"{self.store.uri}: split {split!r} is empty (found {found}); choose another split or corpus")
-        return ShardSet(self.store, self.manifest, rows)
+        try:
+            taken = only.apply(rows)
+        except FilterError as error:
+            raise DatasetError(f"{self.store.uri}, split {split!r}: {error}") from error
+        return ShardSet(self.store, self.manifest, taken, "; ".join([f"split {split}", *only.words()]))
 
     def sample(self, key: str) -> tuple[str, np.ndarray[Any, Any], dict[str, Any]]:
         """One ECG sample by its key: (key, (12, samples) int16, description).

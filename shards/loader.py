@@ -1,103 +1,197 @@
 """Batches of ECGs for one rank, streamed from shards in the order of `shards.order`.
 
-What leaves is int16 with its scales: millivolts are made on the device.
+What leaves is int16 with its scales, in page-locked memory where a GPU is to read it: millivolts, resampling and masks are made
+on the device (`ecgchat.models.signal`). Where that is the CPU, millivolts can be made here, while a signal is still in its
+cache. Descriptions are parsed when they are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.buffers import BufferPool
 from shards.dataset import ShardSet
-from shards.order import Block, Position
-from shards.record import INVALID, LEADS
-from shards.stream import LoaderConfig, SampleStream
-from shards.tar import decode_array, decode_json
+from shards.draws import random_bits
+from shards.mixture import Mixture
+from shards.order import Position
+from shards.record import INVALID, LEADS, npy_header
+from shards.stream import Batch, Chosen, LoaderConfig, SampleStream
+from shards.tar import BLOCK, ShardFormatError, decode_json, unpack_samples
 
-__all__ = ["EcgBatch", "EcgLoader", "LoaderConfig", "block_bytes"]
+__all__ = ["EcgBatch", "EcgLoader", "EcgWindow", "LoaderConfig"]
+
+Crop = Literal["start", "centre", "random"]
+
+Form = Literal["counts", "pinned", "millivolts"]
+"""What signals leave as: int16, int16 in page-locked memory, or float32 in millivolts."""
 
 
 @dataclass(frozen=True)
-class EcgBatch:
-    """What one rank takes of one global batch. n is the same on every rank; surplus places have weight 0."""
+class EcgWindow:
+    """The part of each ECG that a batch holds, at the rate that it was recorded at."""
 
-    ecg: NDArray[np.int16]
-    """(n, 12, samples), `INVALID` where a record is shorter or not valid."""
+    seconds: float
+    """Length; a shorter ECG is padded at its end."""
+    crop: Crop = "start"
+    """Where the window lies in a longer ECG: random is another place each time that a sample is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcgBatch(Batch):
+    """What one rank takes of one global batch of ECGs."""
+
+    ecg: NDArray[Any]
+    """(n, 12, samples) int16 counts or float32 millivolts; where it ends and where it is not valid, `INVALID` or NaN."""
     mv_per_lsb: NDArray[np.float32]
-    """(n, 12)."""
-    weight: NDArray[np.float32]
-    """(n,) 1 for a sample, 0 for padding."""
-    records: list[dict[str, Any]]
-    """The samples' descriptions, {} for padding."""
-    keys: list[str]
-    position: Position
-    """Where reading stands after this batch."""
-    wait_s: float
-    """Seconds that the caller waited for it."""
+    """(n, 12) millivolts of one count."""
+    length: NDArray[np.int64]
+    """(n,) samples of each ECG that are there, 0 for padding."""
+    fs_hz: NDArray[np.float32]
+    """(n,) sampling rate, 0 for padding."""
+    has_invalid: bool
+    """Whether there is such a sample in `ecg` at all."""
+    patient: NDArray[np.uint64]
+    """(n,) stands for the patient, so that pairs of one patient are known; 0 for padding."""
+    text: NDArray[np.uint64]
+    """(n,) stands for the report, so that pairs with the same one are known; 0 for padding and where there is none."""
+    draw: NDArray[np.uint64]
+    """(n,) 64 random bits for whatever is random in a step: others each time that a sample is read, and a function of the
+    seed, the sample and how often it was read before alone; 0 for padding."""
+    descriptions: list[bytes]
+    """(n,) what follows each signal in its shard; `records` reads it."""
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """(n,) the samples' descriptions, {} for padding."""
+        return [_description(entries) if entries else {} for entries in self.descriptions]
 
 
-@dataclass(frozen=True)
-class _Sample:
-    ecg: NDArray[np.int16]
-    record: dict[str, Any]
-
-
-class EcgLoader(SampleStream[_Sample, EcgBatch]):
+class EcgLoader(SampleStream[EcgBatch]):
     """Endless batches of one rank.
 
     Args:
-        data: the samples to read, already filtered by split.
+        data: the samples to read, already filtered.
         config: order and read-ahead.
-        samples: length that every ECG is cut or padded to.
+        window: the part of each ECG to take.
         rank: which part of each global batch to take.
         world_size: of how many.
         start: where to begin; `order.restore(state)` after a restart.
+        form: what signals leave as.
 
     Raises:
-        DatasetError: the data set holds no ECG samples.
+        DatasetError: a data set holds no ECG samples.
+        OrderError: the samples do not fill one batch.
     """
 
     def __init__(
         self,
-        data: ShardSet,
+        data: ShardSet | Mixture,
         config: LoaderConfig,
-        samples: int,
+        window: EcgWindow,
         rank: int = 0,
         world_size: int = 1,
         start: Position = Position(),
+        form: Form = "counts",
     ) -> None:
-        data.require_kind("ecg", "a loader of ECGs")
+        Mixture.of(data).require_kind("ecg", "a loader of ECGs")
         super().__init__(data, config, rank, world_size, start)
-        self.samples = samples
+        self.window = window
+        self.form = form
+        self._pool = BufferPool(np.float32 if form == "millivolts" else np.int16)
+        self._longest = round(window.seconds * float(self.table.fs_hz.max()))
 
-    def _decode(self, key: str, members: dict[str, memoryview], where: str) -> _Sample:
-        return _Sample(decode_array(members["ecg.npy"]), decode_json(members["json"]))
+    def _batch(self, chosen: Chosen, position: Position) -> EcgBatch:
+        table, rows, n = self.table, chosen.drawn.samples, self.width
+        draw = random_bits(rows + chosen.drawn.rounds * len(table), "draw", self.config.order.seed)
+        first, length = self._windows(rows, draw)
+        ecg = self._empty((n, len(LEADS), self._longest))
+        there = np.zeros(n, bool)
+        descriptions = [b""] * n
+        damaged: list[str] = []
+        for place, row in enumerate(rows.tolist()):
+            body = self.read(row, chosen.fetched[place], damaged)
+            if body is not None:
+                signal, descriptions[place] = self._opened(body, row)
+                self._put(signal[:, first[place] : first[place] + length[place]], ecg[place], row)
+                there[place] = True
 
-    def _waited(self, batch: EcgBatch, seconds: float) -> EcgBatch:
-        return replace(batch, wait_s=seconds)
+        def padded(column: NDArray[Any]) -> NDArray[Any]:
+            full = np.zeros((n, *column.shape[1:]), column.dtype)
+            full[: len(rows)] = column
+            full[~there] = 0
+            return full
 
-    def _collate(self, chosen: Sequence[tuple[str, _Sample] | None], position: Position) -> EcgBatch:
-        ecg = np.full((self._width, len(LEADS), self.samples), INVALID, np.int16)
-        scale = np.ones((self._width, len(LEADS)), np.float32)
-        weight = np.zeros(self._width, np.float32)
-        records: list[dict[str, Any]] = [{} for _ in range(self._width)]
-        keys = [""] * self._width
-        for i, item in enumerate(chosen):
-            if item is None:
-                continue
-            keys[i], sample = item
-            length = min(self.samples, sample.ecg.shape[1])
-            ecg[i, :, :length] = sample.ecg[:, :length]
-            scale[i] = sample.record["mv_per_lsb"]
-            weight[i] = 1
-            records[i] = sample.record
-        return EcgBatch(ecg, scale, weight, records, keys, position, wait_s=0.0)
+        lengths = padded(length)
+        for place in np.flatnonzero(lengths < self._longest).tolist():
+            ecg[place, :, lengths[place] :] = np.nan if self.form == "millivolts" else INVALID
+        return EcgBatch(
+            keys=[key if here else "" for key, here in zip([*table.keys(rows), *[""] * (n - len(rows))], there, strict=True)],
+            weight=there.astype(np.float32),
+            damaged=damaged,
+            position=position,
+            ecg=ecg,
+            mv_per_lsb=padded(table.mv_per_lsb[rows]),
+            length=lengths,
+            fs_hz=padded(table.fs_hz[rows]),
+            has_invalid=bool(table.has_gaps[rows].any() or (lengths < self._longest).any()),
+            patient=padded(table.patient[rows]),
+            text=padded(table.text[rows]),
+            draw=padded(draw),
+            descriptions=descriptions,
+        )
+
+    def _opened(self, body: memoryview, row: int) -> tuple[NDArray[np.int16], bytes]:
+        """(12, samples) counts of a sample, in its own bytes, and what follows them in the shard."""
+        shape = (len(LEADS), int(self.table.samples[row]))
+        header = npy_header(shape)
+        begin = BLOCK + len(header)
+        if body[BLOCK:begin] != header:
+            raise ShardFormatError(
+                f"{self.table.place(row).uri}: sample {self.table.keys([row])[0]} does not begin with a signal of shape "
+                f"{shape} in int16; build the shards again"
+            )
+        signal = np.frombuffer(body, "<i2", math.prod(shape), begin).reshape(shape)
+        return signal, bytes(body[begin + signal.nbytes :])
+
+    def _put(self, signal: NDArray[np.int16], target: NDArray[Any], row: int) -> None:
+        """Write a window of a signal to its place in the batch, as counts or millivolts."""
+        target = target[:, : signal.shape[1]]
+        target[:] = signal
+        if self.form == "millivolts":
+            target *= self.table.mv_per_lsb[row][:, None]
+            if self.table.has_gaps[row]:
+                target[signal == INVALID] = np.nan
+
+    def _windows(self, rows: NDArray[np.int64], draw: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(n,) first sample and (n,) length of each ECG's window."""
+        have = self.table.samples[rows]
+        length = np.minimum(have, np.rint(self.window.seconds * self.table.fs_hz[rows]).astype(np.int64))
+        room = have - length
+        match self.window.crop:
+            case "start":
+                first = np.zeros_like(room)
+            case "centre":
+                first = room // 2
+            case "random":
+                first = (draw % (room + 1).astype(np.uint64)).astype(np.int64)
+        return first, length
+
+    def _empty(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        if self.form != "pinned":
+            return self._pool.take(shape)
+        import torch  # the data room needs it for page-locked memory alone
+
+        return torch.empty(shape, dtype=torch.int16, pin_memory=True).numpy()
 
 
-def block_bytes(block: Block, samples: int) -> int:
-    """Memory of a decoded block's signals: (stop - start) x 12 leads x samples x 2 bytes."""
-    return (block.stop - block.start) * len(LEADS) * samples * 2
+def _description(entries: bytes) -> dict[str, Any]:
+    """The JSON among the tar entries that follow a signal, whose padding stands before them."""
+    padding = len(entries) % BLOCK
+    [(_, members)] = unpack_samples(memoryview(entries)[padding:], "a sample's description")
+    return decode_json(members["json"])

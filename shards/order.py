@@ -1,4 +1,4 @@
-"""In which order samples are read: a pure function of (samples, seed, epoch, lanes).
+"""In which order samples are read: a pure function of (samples, seed, epoch, lanes). docs/order.md draws it.
 
 How an epoch is laid out, for 10 samples in shards A B C, a global batch of 4 and 2 lanes:
 
@@ -9,25 +9,28 @@ How an epoch is laid out, for 10 samples in shards A B C, a global batch of 4 an
     batch 0:           C A     + A B             every batch takes its share from each lane, in lane order
     batch 1:           C C     + A A
 
-Nothing here knows of ranks, workers or restarts: rank r of W takes positions [r B // W, (r + 1) B // W) of each batch.
-When W divides the lanes, a rank's positions come from its own lanes alone, so that a node reads only its share.
+Of a mixture of data sets, the first line is woven from the shuffled shards of each of them, evenly (`weave`). Nothing here
+knows of ranks, workers or restarts: rank r of W takes positions [r B // W, (r + 1) B // W) of each batch. When W divides the
+lanes, a rank's positions come from its own lanes alone, so that a node reads only its share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-ORDER_VERSION = 1
+from shards.draws import permutation
+from shards.identity import Identity
+
+ORDER_VERSION = 2
 PADDING = -1
 """Stands in a batch where there is no sample; such places have weight 0."""
-
-SHARD_STREAM, BLOCK_STREAM = 0, 1
-"""Which random stream a draw belongs to, so that no two draws share a seed."""
 
 
 class OrderError(ValueError):
@@ -56,6 +59,16 @@ class OrderConfig:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One data set of an order: alone, or in a mixture."""
+
+    shard_of: NDArray[np.int64]
+    """(N,) shard number of each sample, non-decreasing."""
+    taken: int
+    """Samples that an epoch takes of it: N for each once, 2 N for each twice, fewer for a share that moves on every epoch."""
+
+
+@dataclass(frozen=True)
 class Position:
     """How far reading has come: the state of a loader, whole."""
 
@@ -64,97 +77,136 @@ class Position:
     """Batches of this epoch that were used already."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """Samples of one lane that are read and shuffled together."""
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of one shuffled block that fills neighbouring positions of a batch."""
 
     lane: int
-    number: int
+    block: int
+    """Number of the block in its lane."""
     start: int
-    """Places [start, stop) of the shuffled-shard sequence."""
+    """Places [start, stop) of the block."""
     stop: int
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Samples as they come: what a place of an epoch holds."""
+
+    samples: NDArray[np.int64]
+    """(n,) sample numbers."""
+    rounds: NDArray[np.int64]
+    """(n,) how often the sample's whole data set was read before: the epoch, unless a mixture takes more or less of it."""
+
+    def taken(self, places: NDArray[Any] | slice) -> Drawn:
+        """Some of them."""
+        return Drawn(self.samples[places], self.rounds[places])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Drawn]) -> Drawn:
+        """One after the other."""
+        none = [np.zeros(0, np.int64)]
+        return cls(
+            np.concatenate(none + [part.samples for part in parts]), np.concatenate(none + [part.rounds for part in parts])
+        )
+
+
 class Order:
-    """The order of one data set's samples.
+    """The order of the samples of one data set or of a mixture.
+
+    Samples are numbered through: those of the first part from 0, those of the second from where the first ends.
 
     Args:
-        shard_of: (N,) shard number of each sample, non-decreasing; sample i is row i of the filtered index.
+        parts: the data sets.
         config: what the order depends on.
-        digest: names the index and the filter, so that a state finds out that it belongs to another data set.
+        identity: names the samples.
+
+    Raises:
+        OrderError: the samples do not fill one batch.
     """
 
-    def __init__(self, shard_of: NDArray[np.int64], config: OrderConfig, digest: str) -> None:
+    def __init__(self, parts: Sequence[Part], config: OrderConfig, identity: Identity) -> None:
         self.config = config
-        self.digest = digest
-        self._starts = np.flatnonzero(np.r_[True, shard_of[1:] != shard_of[:-1]]) if len(shard_of) else np.zeros(0, np.int64)
-        self._lengths = np.diff(np.r_[self._starts, len(shard_of)])
-        self.samples = len(shard_of)
-        batch = config.global_batch
-        self.full_batches = self.samples // batch
-        self.tail = self.samples - self.full_batches * batch
+        self.identity = identity
+        self._taken = [part.taken for part in parts]
+        firsts = np.cumsum([0, *(len(part.shard_of) for part in parts)])
+        self._parts = [_PartOrder(part, number, int(firsts[number]), config) for number, part in enumerate(parts)]
+        self.samples = sum(self._taken)
+        """Of an epoch, the tail among them."""
+        self.full_batches, self.tail = divmod(self.samples, config.global_batch)
         if config.drop_tail and self.full_batches == 0:
             raise OrderError(
-                f"{self.samples} samples do not fill one global batch of {batch}; set data.loader.order.global_batch to "
-                f"{self.samples} or less, or use more data"
+                f"{self.samples} samples do not fill one global batch of {config.global_batch}; set "
+                f"data.loader.order.global_batch to {self.samples} or less, or use more data"
             )
-        share = np.arange(config.lanes + 1) * batch // config.lanes
-        self._share = share
-        """Lane l fills places [share[l], share[l + 1]) of every batch."""
-        self._lane_start = share * self.full_batches
-        """Lane l is places [lane_start[l], lane_start[l + 1]) of the sequence."""
+        self._share = [lane * config.global_batch // config.lanes for lane in range(config.lanes + 1)]
+        """Lane l fills positions [share[l], share[l + 1]) of every batch, and places [share[l] F, share[l + 1] F) of the
+        sequence, F being the full batches. The tail is a lane of its own, the last."""
+        self._places = [*(share * self.full_batches for share in self._share), self.samples]
 
     @property
     def batches(self) -> int:
         """Batches of an epoch, the same on every rank."""
         return self.full_batches + (not self.config.drop_tail and self.tail > 0)
 
-    def sequence(self, epoch: int) -> NDArray[np.int64]:
-        """(N,) sample numbers with whole shards shuffled."""
-        shards = np.arange(len(self._starts))
-        if self.config.shuffle:
-            shards = np.random.default_rng([self.config.seed, epoch, SHARD_STREAM]).permutation(shards)
-        lengths = self._lengths[shards]
-        ends = np.cumsum(lengths)
-        return np.arange(self.samples) + np.repeat(self._starts[shards] - (ends - lengths), lengths)
+    def sequence(self, epoch: int, start: int, stop: int) -> Drawn:
+        """What stands at places [start, stop) before blocks are shuffled: shards in a shuffled order, parts woven.
 
-    def places(self, batch: int) -> NDArray[np.int64]:
-        """(B,) places of the sequence that a batch is made of, before blocks are shuffled; `PADDING` where none is left."""
-        size = self.config.global_batch
-        if batch == self.full_batches:
-            tail = np.full(size, PADDING)
-            tail[: self.tail] = np.arange(self.full_batches * size, self.samples)
-            return tail
-        position = np.arange(size)
-        lane = np.searchsorted(self._share, position, side="right") - 1
-        width = self._share[lane + 1] - self._share[lane]
-        return self._lane_start[lane] + batch * width + position - self._share[lane]
+        Costs as much wherever it is.
+        """
+        part, place = weave(np.arange(start, stop), self._taken)
+        drawn = Drawn(np.empty(stop - start, np.int64), np.empty(stop - start, np.int64))
+        for number, order in enumerate(self._parts):
+            here = part == number
+            if count := int(np.count_nonzero(here)):
+                first = epoch * self._taken[number] + int(place[np.argmax(here)])
+                drawn.samples[here], drawn.rounds[here] = order.drawn(first, first + count)
+        return drawn
 
-    def block_of(self, place: int) -> Block:
-        """The block that a place of the sequence belongs to; the tail is a lane of its own."""
-        lane = int(np.searchsorted(self._lane_start, place, side="right")) - 1
-        lane = min(lane, self.config.lanes)
-        first = int(self._lane_start[lane])
-        last = int(self._lane_start[lane + 1]) if lane < self.config.lanes else self.samples
-        number = (place - first) // self.config.block
-        start = first + number * self.config.block
-        return Block(lane, number, start, min(start + self.config.block, last))
-
-    def shuffled(self, epoch: int, block: Block) -> NDArray[np.int64]:
-        """(stop - start,) offsets inside a block: place `start + i` is filled by what lies at `start + shuffled[i]`."""
-        length = block.stop - block.start
+    def block(self, epoch: int, lane: int, number: int) -> Drawn:
+        """At most `block` samples: one block of a lane, shuffled."""
+        start = self._places[lane] + number * self.config.block
+        drawn = self.sequence(epoch, start, min(start + self.config.block, self._places[lane + 1]))
         if not self.config.shuffle:
-            return np.arange(length)
-        return np.random.default_rng([self.config.seed, epoch, BLOCK_STREAM, block.lane, block.number]).permutation(length)
+            return drawn
+        return drawn.taken(permutation(len(drawn.samples), "block", self.config.seed, epoch, lane, number))
 
-    def batch_samples(self, epoch: int, batch: int) -> NDArray[np.int64]:
-        """(B,) sample numbers of global batch `batch`, `PADDING` where there is none. Costs a few blocks, wherever it is."""
-        sequence = self.sequence(epoch)
-        samples = np.full(self.config.global_batch, PADDING)
-        for i, place in enumerate(self.places(batch)):
-            if place != PADDING:
-                block = self.block_of(int(place))
-                samples[i] = sequence[block.start + self.shuffled(epoch, block)[place - block.start]]
+    def segments(self, batch: int, first: int = 0, last: int | None = None) -> list[Segment]:
+        """What fills positions [first, last) of a batch, in order; less than asked for where the tail ends."""
+        last = self.config.global_batch if last is None else last
+        size = self.config.block
+        return [
+            Segment(lane, number, max(start - number * size, 0), min(stop - number * size, size))
+            for lane, start, stop in self._runs(batch, first, last)
+            for number in range(start // size, -(-stop // size))
+        ]
+
+    def wanted(self, lane: int, number: int, first: int, last: int, from_batch: int = 0) -> NDArray[np.bool_]:
+        """(at most `block`,) which places of a block fill positions [first, last) of a batch from `from_batch` on.
+
+        It is what a rank needs of the block, after a resume at that batch.
+        """
+        start = number * self.config.block
+        place = np.arange(start, min(start + self.config.block, self._places[lane + 1] - self._places[lane]))
+        if lane == self.config.lanes:
+            return (first <= place) & (place < last)
+        batch, position = np.divmod(place, self._share[lane + 1] - self._share[lane])
+        position += self._share[lane]
+        return (batch >= from_batch) & (first <= position) & (position < last)
+
+    def batch_samples(self, epoch: int, batch: int, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
+        """(last - first,) samples at positions of a global batch, `PADDING` where there is none.
+
+        Costs a few blocks, wherever it is.
+        """
+        last = self.config.global_batch if last is None else last
+        samples = np.full(last - first, PADDING)
+        filled = 0
+        for segment in self.segments(batch, first, last):
+            count = segment.stop - segment.start
+            block = self.block(epoch, segment.lane, segment.block)
+            samples[filled : filled + count] = block.samples[segment.start : segment.stop]
+            filled += count
         return samples
 
     def positions(self, start: Position) -> Iterator[Position]:
@@ -168,30 +220,28 @@ class Order:
 
     def state(self, position: Position) -> dict[str, Any]:
         """JSON scalars from which another process, of any world size, goes on."""
-        config = self.config
         return {
             "order_version": ORDER_VERSION,
-            "index_sha256": self.digest,
-            "epoch": position.epoch,
-            "batch": position.batch,
-            "seed": config.seed,
-            "lanes": config.lanes,
-            "block": config.block,
-            "global_batch": config.global_batch,
+            "index_sha256": self.identity.index_sha256,
+            "selection": self.identity.selection,
+            "shards": self.identity.fingerprints,
+            "samples": self.samples,
+            **asdict(position),
+            **asdict(self.config),
         }
 
-    def restore(self, state: dict[str, Any]) -> Position:
+    def restore(self, state: Mapping[str, Any]) -> Position:
         """The position of a state that this order gave.
 
         Raises:
-            OrderError: the state is of another index, seed or layout; the sentence names what differs.
+            OrderError: the state is of other samples, another seed or layout; the sentence names what differs, shards by name.
         """
         position = Position(int(state["epoch"]), int(state["batch"]))
-        differing = [
-            f"{name} {state.get(name)!r} then, {value!r} now"
-            for name, value in self.state(position).items()
-            if state.get(name) != value
-        ]
+        now = self.state(position)
+        differing = [f"{name} {state.get(name)!r} then, {now[name]!r} now" for name in now if state.get(name) != now[name]]
+        if state.get("shards") != now["shards"]:
+            differing = [words for words in differing if not words.startswith("shards ")]
+            differing.insert(0, self.identity.differing(str(state.get("shards", ""))))
         if differing:
             raise OrderError(
                 f"the checkpoint's data position belongs to another order of samples ({'; '.join(differing)}); "
@@ -199,7 +249,74 @@ class Order:
             )
         return position
 
+    def _runs(self, batch: int, first: int, last: int) -> Iterator[tuple[int, int, int]]:
+        """(lane, start, stop) in places of the lane that fill positions [first, last) of a batch."""
+        if batch == self.full_batches:
+            if first < min(last, self.tail):
+                yield self.config.lanes, first, min(last, self.tail)
+            return
+        for lane in range(bisect_right(self._share, first) - 1, bisect_left(self._share, last)):
+            begin, end = self._share[lane], self._share[lane + 1]
+            start = batch * (end - begin) + max(first, begin) - begin
+            stop = batch * (end - begin) + min(last, end) - begin
+            if start < stop:
+                yield lane, start, stop
+
+
+class _PartOrder:
+    """The samples of one data set without end, round after round of all of them, whole shards shuffled in each."""
+
+    def __init__(self, part: Part, number: int, first: int, config: OrderConfig) -> None:
+        shard_of = part.shard_of
+        self._number, self._first, self._config = number, first, config
+        self._starts = np.flatnonzero(np.r_[True, shard_of[1:] != shard_of[:-1]][: len(shard_of)])
+        self._lengths = np.diff(np.r_[self._starts, len(shard_of)])
+        self._total = len(shard_of)
+        self._shards = lru_cache(maxsize=2)(self._shuffled_shards)
+
+    def drawn(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(last - first,) sample numbers at places of the endless sequence, and the round that each is of."""
+        rounds, places = np.divmod(np.arange(first, last), self._total)
+        samples = [self._samples(number, places[rounds == number]) for number in range(rounds[0], rounds[-1] + 1)]
+        return np.concatenate(samples), rounds
+
+    def _samples(self, round_number: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        begins, ends = self._shards(round_number)
+        shard = np.searchsorted(ends, places, side="right")
+        return self._first + begins[shard] + places - ends[shard]
+
+    def _shuffled_shards(self, round_number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each shuffled shard, the sample that would lie just behind it, and the place at which it ends."""
+        shards = np.arange(len(self._starts))
+        if self._config.shuffle:
+            shards = permutation(len(shards), "shards", self._config.seed, round_number, self._number)
+        return (self._starts + self._lengths)[shards], np.cumsum(self._lengths[shards])
+
+
+def weave(places: NDArray[np.int64], taken: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which part each place of an epoch takes its sample from, and which of that part's samples it is.
+
+    The first part holds ⌊p n / N⌋ of the first p places, n being what is taken of it and N of all; the rest goes to the other
+    parts in the same way. So each part is spread evenly over the epoch, and stands in it exactly as often as it is taken.
+
+    Returns:
+        (n,) number of the part, and (n,) how many places before have taken of it.
+    """
+    part = np.full(len(places), len(taken) - 1)
+    place, rest = places.copy(), np.ones(len(places), bool)
+    total = sum(taken)
+    for number, count in enumerate(taken[:-1]):
+        before, after = place * count // total, (place + 1) * count // total
+        here = rest & (after > before)
+        part[here] = number
+        rest &= ~here
+        place = np.where(here, before, np.where(rest, place - before, place))
+        total -= count
+        if total == 0:
+            break
+    return part, place
+
 
 def rank_slice(global_batch: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Places [start, stop) of each batch that a rank takes; ranks differ by at most one."""
+    """Positions [start, stop) of each batch that a rank takes; ranks differ by at most one."""
     return rank * global_batch // world_size, (rank + 1) * global_batch // world_size

@@ -120,7 +120,7 @@ class EcgRecord:
         description["leads"] = LEADS
         description["quality"] = self.quality
         text = JSON.encode(description)
-        return {"ecg.npy": b"".join((_npy_header(self.ecg.shape), np.ascontiguousarray(self.ecg).data)), "json": text.encode()}
+        return {"ecg.npy": b"".join((npy_header(self.ecg.shape), np.ascontiguousarray(self.ecg).data)), "json": text.encode()}
 
     def index_row(self) -> dict[str, Any]:
         """What the index says of it, but for where it lies."""
@@ -134,6 +134,7 @@ class EcgRecord:
             "fs_hz": self.fs_hz,
             "ecgs": 1,
             "samples": self.ecg.shape[1],
+            "mv_per_lsb": self.mv_per_lsb,
             "invalid_fraction": self.quality["invalid_fraction"],
             "missing_leads": len(self.quality["missing_leads"]),
             "flat_leads": len(self.quality["flat_leads"]),
@@ -305,8 +306,8 @@ def _extremes(ecg: NDArray[np.int16]) -> tuple[NDArray[np.int16], NDArray[np.int
 
 
 @cache
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """What stands before the numbers in an `.npy` file of int16."""
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """What stands before the numbers in the `.npy` member of an ECG: shape (12, samples), int16."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<i2", "fortran_order": False, "shape": shape})
     return header.getvalue()

@@ -1,7 +1,9 @@
-"""What every loader shares: the samples of one rank in the order of `shards.order`, read in blocks and ahead of their use.
+"""What every loader shares: the samples of one rank in the order of `shards.order`, read ahead of their use.
 
-A lane's block is read with one range request for each shard that it touches, decoded once, and served from memory until
-its last sample is used; a thread reads ahead. What a sample and a batch are is up to the loader that streams them.
+    order ─► the next blocks of this rank's lanes ─► `shards.reader` fetches what the rank needs of them
+          ─► batch after batch is made in a thread, `ahead` of them before they are asked for
+
+What a sample and a batch are is up to the loader that streams them.
 """
 
 from __future__ import annotations
@@ -10,18 +12,25 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.cache import CacheConfig
 from shards.dataset import ShardSet
-from shards.order import PADDING, Order, OrderConfig, OrderError, Position, rank_slice
-from shards.tar import ShardFormatError, checksum, unpack_samples
+from shards.mixture import Mixture
+from shards.order import Drawn, Order, OrderConfig, OrderError, Part, Position, Segment, rank_slice
+from shards.reader import DamagedSampleError, Fetched, SampleReader
+from shards.sample_table import SampleTable
+from shards.storage import Patience
+
+BLOCKS_AHEAD = 2
+"""Blocks of each lane that a rank holds: the one in use and the next."""
 
 
 @dataclass(frozen=True)
@@ -29,60 +38,111 @@ class LoaderConfig:
     """What a rank reads and how far ahead."""
 
     order: OrderConfig = field(default_factory=OrderConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    patience: Patience = field(default_factory=Patience)
     ahead: int = 3
     """Batches prepared before they are asked for."""
-    connections: int = 4
-    """Range requests under way at once."""
+    connections: int = 8
+    """Ranges read at once."""
+    tolerated_damage: int = 0
+    """Damaged samples, over all ranks since the start, that are named and left out with weight 0; one more ends the run."""
 
     def __post_init__(self) -> None:
-        for name in ("ahead", "connections"):
-            if getattr(self, name) < 1:
-                raise OrderError(f"data.loader.{name}: expected at least 1, found {getattr(self, name)}")
+        for name, least in {"ahead": 1, "connections": 1, "tolerated_damage": 0}.items():
+            if getattr(self, name) < least:
+                raise OrderError(f"data.loader.{name}: expected at least {least}, found {getattr(self, name)}")
 
 
-SampleT = TypeVar("SampleT")
-BatchT = TypeVar("BatchT")
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one rank takes of one global batch. n places on every rank; surplus ones have weight 0."""
+
+    keys: list[str]
+    """Of the samples, empty for padding and for what is damaged."""
+    weight: NDArray[np.float32]
+    """(n,) 1 for a sample, 0 for padding and for what is damaged."""
+    damaged: list[str]
+    """A sentence for each sample that was left out because it is damaged."""
+    position: Position
+    """Where reading stands after this batch."""
+    wait_s: float = 0.0
+    """Seconds that the caller waited for it."""
 
 
-class SampleStream(ABC, Generic[SampleT, BatchT]):
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+@dataclass
+class Chosen:
+    """What fills one rank's share of a batch, and where it is read from."""
+
+    drawn: Drawn
+    """At most n of what the order counts: samples, or packs of samples."""
+    fetched: list[Fetched]
+    """(at most n,) the block of each."""
+
+
+@dataclass
+class _Block:
+    drawn: Drawn
+    fetched: Fetched
+    left: int
+    """Of what this rank wants of it, what was not used yet."""
+
+
+def read_ahead_bytes(mixture: Mixture, order: OrderConfig, world_size: int) -> int:
+    """Memory of the blocks that a rank holds of shards in another store: lanes x blocks x samples x mean bytes of a sample."""
+    lanes = -(-order.lanes // world_size)
+    samples = min(BLOCKS_AHEAD * lanes * order.block, len(mixture))
+    return int(samples * np.mean([np.mean(part.index["bytes"].to_numpy()) for part in mixture.parts]))
+
+
+class SampleStream(ABC, Generic[BatchT]):
     """Endless batches of one rank.
 
     Args:
-        data: the samples to read, already filtered by split.
+        data: the samples to read, already filtered.
         config: order and read-ahead.
         rank: which part of each global batch to take.
         world_size: of how many.
         start: where to begin; `order.restore(state)` after a restart.
+
+    Raises:
+        OrderError: the samples do not fill one batch.
     """
 
     def __init__(
-        self, data: ShardSet, config: LoaderConfig, rank: int = 0, world_size: int = 1, start: Position = Position()
+        self,
+        data: ShardSet | Mixture,
+        config: LoaderConfig,
+        rank: int = 0,
+        world_size: int = 1,
+        start: Position = Position(),
     ) -> None:
-        self.data = data
+        self.mixture = Mixture.of(data)
         self.config = config
-        shards, shard_of = np.unique(np.asarray(data.index["shard"].to_pylist()), return_inverse=True)
-        self.order = Order(shard_of.astype(np.int64), config.order, data.digest)
+        self.table = SampleTable(self.mixture)
+        self.order = self._order()
         self.start = start
-        self._shards = [str(name) for name in shards]
-        self._shard_of = shard_of
-        self._offset = data.index["offset"].to_numpy()
-        self._bytes = data.index["bytes"].to_numpy()
-        self._xxh3 = data.index["xxh3"].to_numpy()
-        self._keys: list[str] = data.index["key"].to_pylist()
         self._slice = rank_slice(config.order.global_batch, rank, world_size)
-        self._width = -(-config.order.global_batch // world_size)
+        self.width = -(-config.order.global_batch // world_size)
+        """Places of this rank's share of a batch, padding among them: the same on every rank."""
+        self._damaged = 0
 
     @abstractmethod
-    def _decode(self, key: str, members: dict[str, memoryview], where: str) -> SampleT:
-        """One sample from its members; raises `ShardFormatError` where they are not what they should be."""
+    def _batch(self, chosen: Chosen, position: Position) -> BatchT:
+        """A batch of `self.width` places from at most as many that were chosen."""
 
-    @abstractmethod
-    def _collate(self, chosen: Sequence[tuple[str, SampleT] | None], position: Position) -> BatchT:
-        """A batch of `self._width` places from at most as many (key, sample), None for padding."""
+    def _order(self) -> Order:
+        """The order of what fills batches: here of samples."""
+        shards = self.table.shard_of_part
+        taken = self.mixture.taken([len(part) for part in shards])
+        parts = [Part(part, count) for part, count in zip(shards, taken, strict=True)]
+        return Order(parts, self.config.order, self.mixture.identity)
 
-    @abstractmethod
-    def _waited(self, batch: BatchT, seconds: float) -> BatchT:
-        """The batch with the time that its caller waited for it."""
+    def _rows(self, drawn: Drawn) -> NDArray[np.int64]:
+        """Rows of the table that are read for what was drawn."""
+        return drawn.samples
 
     @property
     def batches(self) -> int:
@@ -90,7 +150,7 @@ class SampleStream(ABC, Generic[SampleT, BatchT]):
         return self.order.batches
 
     def __iter__(self) -> Iterator[BatchT]:
-        """Batches from the start position on; the reading thread ends with the iterator."""
+        """Batches from the start position on; the reading threads end with the iterator."""
         prepared: queue.Queue[BatchT | BaseException] = queue.Queue(self.config.ahead)
         ended = threading.Event()
 
@@ -103,75 +163,77 @@ class SampleStream(ABC, Generic[SampleT, BatchT]):
 
         def read_ahead() -> None:
             try:
-                with ThreadPoolExecutor(self.config.connections) as pool:
-                    for batch in self._batches(pool):
+                with closing(SampleReader(self.table, self.config.connections, self.config.cache.open())) as reader:
+                    for batch in self._batches(reader):
                         if ended.is_set():
                             return
                         hand_over(batch)
             except BaseException as error:  # handed to the caller, who raises it
                 hand_over(error)
 
-        reader = threading.Thread(target=read_ahead, name="sample-stream", daemon=True)
-        reader.start()
+        thread = threading.Thread(target=read_ahead, name="sample-stream", daemon=True)
+        thread.start()
         try:
             while True:
                 asked = time.perf_counter()
                 item = prepared.get()
                 if isinstance(item, BaseException):
                     raise item
-                yield self._waited(item, time.perf_counter() - asked)
+                yield replace(item, wait_s=time.perf_counter() - asked)
         finally:
             ended.set()
-            reader.join()
+            thread.join()
 
-    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[BatchT]:
-        blocks: OrderedDict[tuple[int, int, int], tuple[NDArray[np.int64], list[SampleT]]] = OrderedDict()
-        sequence, sequence_epoch = np.zeros(0, np.int64), -1
+    def read(self, row: int, fetched: Fetched, damaged: list[str]) -> memoryview | None:
+        """A sample's bytes, good until the next one is read; None, with a sentence in `damaged`, where they are damaged.
+
+        Raises:
+            DamagedSampleError: more samples are damaged than the configuration tolerates.
+            StorageError: the store does not answer.
+        """
+        try:
+            return fetched.read(row)
+        except DamagedSampleError as error:
+            self._damaged += 1
+            if self._damaged > self.config.tolerated_damage:
+                raise
+            damaged.append(str(error))
+            return None
+
+    def _batches(self, reader: SampleReader) -> Iterator[BatchT]:
+        upcoming: deque[tuple[Position, list[Segment]]] = deque()
+        blocks: dict[tuple[int, int, int], _Block] = {}
+        lanes: set[int] = set()
         for position in self.order.positions(self.start):
-            if position.epoch != sequence_epoch:
-                sequence, sequence_epoch = self.order.sequence(position.epoch), position.epoch
-            places = self.order.places(position.batch)[slice(*self._slice)]
-            in_use = set()
-            chosen: list[tuple[str, SampleT] | None] = []
-            for place in places:
-                if place == PADDING:
-                    chosen.append(None)
-                    continue
-                block = self.order.block_of(int(place))
-                name = (position.epoch, block.lane, block.number)
-                in_use.add(name)
+            segments = self.order.segments(position.batch, *self._slice)
+            upcoming.append((position, segments))
+            for segment in segments:
+                lanes.add(segment.lane)
+                name = (position.epoch, segment.lane, segment.block)
                 if name not in blocks:
-                    rows = sequence[block.start : block.stop][self.order.shuffled(position.epoch, block)]
-                    blocks[name] = (rows, self._read(rows, pool))
-                rows, samples = blocks[name]
-                chosen.append((self._keys[rows[place - block.start]], samples[place - block.start]))
-            for name in [name for name in blocks if name not in in_use]:
+                    blocks[name] = self._fetch(reader, *name)
+            # The newest batch is one for which a block was fetched that others are still waited for.
+            while upcoming and len(blocks) >= BLOCKS_AHEAD * len(lanes):
+                position_then, segments_then = upcoming.popleft()
+                chosen = self._take(blocks, position_then.epoch, segments_then)
+                yield self._batch(chosen, Position(position_then.epoch, position_then.batch + 1))
+
+    def _fetch(self, reader: SampleReader, epoch: int, lane: int, number: int) -> _Block:
+        drawn = self.order.block(epoch, lane, number)
+        from_batch = self.start.batch if epoch == self.start.epoch else 0
+        wanted = self.order.wanted(lane, number, *self._slice, from_batch)
+        return _Block(drawn, reader.fetch(self._rows(drawn.taken(wanted))), int(wanted.sum()))
+
+    def _take(self, blocks: dict[tuple[int, int, int], _Block], epoch: int, segments: list[Segment]) -> Chosen:
+        parts: list[Drawn] = []
+        fetched: list[Fetched] = []
+        for segment in segments:
+            name = (epoch, segment.lane, segment.block)
+            block = blocks[name]
+            count = segment.stop - segment.start
+            parts.append(block.drawn.taken(slice(segment.start, segment.stop)))
+            fetched += [block.fetched] * count
+            block.left -= count
+            if block.left == 0:
                 del blocks[name]
-            yield self._collate(chosen, Position(position.epoch, position.batch + 1))
-
-    def _read(self, rows: NDArray[np.int64], pool: ThreadPoolExecutor) -> list[SampleT]:
-        """The samples of the given rows, in that order, with one request for each run of a shard."""
-        wanted = np.sort(rows)
-        runs = np.split(wanted, np.flatnonzero((np.diff(wanted) != 1) | (np.diff(self._shard_of[wanted]) != 0)) + 1)
-        read = {row: sample for run in pool.map(self._read_run, runs) for row, sample in run}
-        return [read[int(row)] for row in rows]
-
-    def _read_run(self, run: NDArray[np.int64]) -> list[tuple[int, SampleT]]:
-        first, last = int(run[0]), int(run[-1])
-        shard = self._shards[self._shard_of[first]]
-        start = int(self._offset[first])
-        length = int(self._offset[last] + self._bytes[last]) - start
-        where = self.data.store.uri_of(shard)
-        samples = []
-        body = memoryview(self.data.store.get_range(shard, start, length))
-        for row in run:
-            place = int(self._offset[row]) - start
-            sample = body[place : place + int(self._bytes[row])]
-            if checksum(sample) != self._xxh3[row]:
-                raise ShardFormatError(
-                    f"{where}: the bytes of sample {self._keys[row]} are not those that the index was made for; the shard was "
-                    "damaged or replaced: verify and copy or build it again"
-                )
-            [(key, members)] = unpack_samples(sample, where)
-            samples.append((int(row), self._decode(key, members, where)))
-        return samples
+        return Chosen(Drawn.joined(parts), fetched)

@@ -104,6 +104,7 @@ def _ecg_facts(key: str, members: dict[str, memoryview], row: dict[str, Any], wh
     yield from _facts_of_both(key, record, row)
     yield "signal", (ecg.dtype, ecg.shape), (np.dtype(np.int16), (len(LEADS), row["samples"]))
     yield "scales", [0 < scale < np.inf for scale in record["mv_per_lsb"]], [True] * len(LEADS)
+    yield "scales in the index", row["mv_per_lsb"], record["mv_per_lsb"]
     yield "quality", signal_quality(ecg), record["quality"]
     yield "peak in mV", peak_mv(ecg, record["mv_per_lsb"]), row["peak_mv"]
     yield "labels", sorted(name for name, value in record["labels"].items() if value == 1), row["labels"]
@@ -119,6 +120,7 @@ def _conversation_facts(key: str, members: dict[str, memoryview], row: dict[str,
         yield "signal", (ecg.dtype, ecg.shape[0]), (np.dtype(np.int16), len(LEADS))
     yield "samples of the first signal", sample.ecgs[0].shape[1] if sample.ecgs else 0, row["samples"]
     yield "scales", [len(scales) for scales in record["mv_per_lsb"]], [len(LEADS)] * row["ecgs"]
+    yield "scales in the index", row["mv_per_lsb"], [scale for scales in record["mv_per_lsb"] for scale in scales]
     yield "number of answers", 2 * len(record["answers"]), len(record["conversations"])
     check_conversation(record["conversations"], len(sample.ecgs))
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jobs.shards.lengths import count_lengths
 from jobs.shards.look import inspect, show, verify_shards
 from jobs.shards.make import build_shards, make_conversations, simulate
 from jobs.shards.sources import add_signal_steps, add_sources
@@ -15,7 +16,7 @@ from shards.conversations.source import TEXT_ONLY
 
 
 def parser(prog: str = "ecgchat shards") -> argparse.ArgumentParser:
-    """The command line of all six tools."""
+    """The command line of all tools."""
     root = argparse.ArgumentParser(prog=prog, description="Make, check and look at shards.")
     tools = root.add_subparsers(required=True, metavar="TOOL")
 
@@ -48,6 +49,13 @@ def parser(prog: str = "ecgchat shards") -> argparse.ArgumentParser:
         help=f"conversations without an ECG in a dialogue set, as a fraction of its ECGs (default {TEXT_ONLY:g})",
     )
     _add_build_options(one, "decides what is asked, and spreads conversations over shards")
+
+    one = tool("lengths", count_lengths)
+    one.add_argument("uri", metavar="URI", help="of the data set of conversations")
+    one.add_argument("--encoder", required=True, help="folder, URI or hub id of an exported ECG-CoCa, or an export of align")
+    one.add_argument("--llm", help="folder, URI or hub id of the LLM; without it, the one that the export of align names")
+    one.add_argument("--pad-token", metavar="TOKEN", help="token to pad with, where the LLM's tokenizer has none for it")
+    one.add_argument("--workers", type=int, help="processes; 0: this one alone (default: cores, as far as they have work)")
 
     one = tool("verify", verify_shards)
     one.add_argument("uri", metavar="URI", help="of the data set")

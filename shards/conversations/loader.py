@@ -5,8 +5,7 @@ Nothing is padded here: texts become tokens, and ECGs millivolts, where the mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 
 from shards.conversations.record import count_marks
 from shards.dataset import ShardSet
+from shards.mixture import Mixture
 from shards.order import Position
 from shards.record import ECG_MARK
-from shards.stream import LoaderConfig, SampleStream
-from shards.tar import ShardFormatError, decode_array, decode_json
+from shards.stream import Batch, Chosen, LoaderConfig, SampleStream
+from shards.tar import ShardFormatError, decode_array, decode_json, unpack_samples
 
 __all__ = ["ConversationBatch", "ConversationLoader", "ConversationSample", "LoaderConfig", "read_conversation"]
 
@@ -35,43 +35,57 @@ class ConversationSample:
     """Its description: turns, expected answers, where its ECGs come from."""
 
 
-@dataclass(frozen=True)
-class ConversationBatch:
-    """What one rank takes of one global batch; as many places on every rank."""
+@dataclass(frozen=True, kw_only=True)
+class ConversationBatch(Batch):
+    """What one rank takes of one global batch of conversations."""
 
     samples: list[ConversationSample | None]
-    """None for padding."""
-    keys: list[str]
-    """Empty for padding."""
-    position: Position
-    """Where reading stands after this batch."""
-    wait_s: float
-    """Seconds that the caller waited for it."""
+    """(n,) None for padding and for what is damaged."""
 
 
-class ConversationLoader(SampleStream[ConversationSample, ConversationBatch]):
+class ConversationLoader(SampleStream[ConversationBatch]):
     """Endless batches of one rank; the arguments are those of `SampleStream`.
 
     Raises:
-        DatasetError: the data set holds no conversations.
+        DatasetError: a data set holds no conversations.
+        OrderError: the samples do not fill one batch.
     """
 
     def __init__(
-        self, data: ShardSet, config: LoaderConfig, rank: int = 0, world_size: int = 1, start: Position = Position()
+        self,
+        data: ShardSet | Mixture,
+        config: LoaderConfig,
+        rank: int = 0,
+        world_size: int = 1,
+        start: Position = Position(),
     ) -> None:
-        data.require_kind("conversation", "a loader of conversations")
+        Mixture.of(data).require_kind("conversation", "a loader of conversations")
         super().__init__(data, config, rank, world_size, start)
 
-    def _decode(self, key: str, members: dict[str, memoryview], where: str) -> ConversationSample:
-        return decode_conversation(key, members, where)
+    def _batch(self, chosen: Chosen, position: Position) -> ConversationBatch:
+        damaged: list[str] = []
+        samples: list[ConversationSample | None] = [None] * self.width
+        for place, (row, fetched) in enumerate(zip(chosen.drawn.samples.tolist(), chosen.fetched, strict=True)):
+            body = self.read(row, fetched, damaged)
+            if body is not None:
+                samples[place] = open_conversation(body, self.table.place(row).uri)
+        return ConversationBatch(
+            keys=[sample.key if sample else "" for sample in samples],
+            weight=np.array([sample is not None for sample in samples], np.float32),
+            damaged=damaged,
+            position=position,
+            samples=samples,
+        )
 
-    def _waited(self, batch: ConversationBatch, seconds: float) -> ConversationBatch:
-        return replace(batch, wait_s=seconds)
 
-    def _collate(self, chosen: Sequence[tuple[str, ConversationSample] | None], position: Position) -> ConversationBatch:
-        samples = [item[1] if item else None for item in chosen]
-        samples += [None] * (self._width - len(samples))
-        return ConversationBatch(samples, [sample.key if sample else "" for sample in samples], position, wait_s=0.0)
+def open_conversation(body: memoryview, where: str) -> ConversationSample:
+    """One conversation from the bytes of its sample, which it does not share.
+
+    Raises:
+        ShardFormatError: they are no sample of a conversation.
+    """
+    [(key, members)] = unpack_samples(bytes(body), where)
+    return decode_conversation(key, members, where)
 
 
 def decode_conversation(key: str, members: dict[str, memoryview], where: str) -> ConversationSample:

@@ -104,6 +104,7 @@ class ConversationRecord:
             "fs_hz": self.fs_hz,
             "ecgs": len(self.ecgs),
             "samples": signals[0].shape[1] if signals else 0,
+            "mv_per_lsb": [scale for ecg in scales for scale in ecg],
             "invalid_fraction": max((quality["invalid_fraction"] for quality in qualities), default=0.0),
             "missing_leads": sum(len(quality["missing_leads"]) for quality in qualities),
             "flat_leads": sum(len(quality["flat_leads"]) for quality in qualities),
