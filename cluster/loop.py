@@ -8,6 +8,7 @@ The loop never waits for the device of its own accord: losses stay there as tens
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import tempfile
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
-from cluster.errors import at_least
+from cluster.errors import AgreedError, at_least
 from cluster.markers import Marker, step_name
 from cluster.resume import check_same_frozen, check_same_settings
 from cluster.stage import Stage, StepData, Term
@@ -131,8 +132,10 @@ class _Run:
         self.frozen: dict[str, str] = {}
         """Digests of what checkpoints do not copy; known to rank 0."""
         self.pending: list[_Pending] = []
-        self.left_out = 0
-        """Damaged samples that all ranks left out in this attempt."""
+        self.step = 0
+        """The step that is being done."""
+        self.damaged: dict[str, None] = {}
+        """What is said of each sample that was left out in this attempt, in the order that they were met."""
         self.validated: tuple[int, float] | None = None
         """Step and loss of the newest validation."""
 
@@ -207,8 +210,10 @@ class _Run:
     def _steps(self, engine: Any, first: int, state: dict[str, Any] | None) -> None:
         config = self.config
         with closing(self.stage.training_data(self.world, state)) as data:
+            agreed = self._agreed(data)
             for step in range(first + 1, self.steps + 1):
-                batch = self._step(engine, data, step)
+                self.step = step
+                batch = self._step(engine, agreed, step)
                 last = step == self.steps
                 evaluate = step % config.eval_every == 0 or last
                 save = step % config.checkpoint.every_steps == 0 or last
@@ -222,7 +227,7 @@ class _Run:
     def _step(self, engine: Any, data: Iterator[StepData], step: int) -> StepData:
         times = StepTimes(self.world.device)
         times.mark("start")
-        batch = self._next(data, step)
+        batch = next(data)
         counts = global_counts(self.stage, batch, self.world)
         rate = self.config.optimizer.rate(step - 1, self.steps)
         for group in engine.optimizer.param_groups:
@@ -246,41 +251,53 @@ class _Run:
         self.pending.append(_Pending(step, totals, torch.stack(list(counts.values())), norm, rate, times, batch.wait_s))
         return batch
 
-    def _next(self, data: Iterator[StepData], step: int) -> StepData:
-        """The next step's data, or the same error on every rank: none may wait for one that gave up.
+    def _agreed(self, data: Iterator[StepData]) -> Iterator[StepData]:
+        """A stage's data, or the same error on every rank: none may wait for one that gave up.
 
         Raises:
             AgreedError: some rank cannot read its data, or all together met more damage than is tolerated.
         """
-        batch: StepData | None = None
-        problem: Exception | None = None
-        try:
-            batch = next(data)
-        except Exception as error:  # whatever it is, the other ranks have to hear of it
-            problem = error
-        damaged = batch.damaged if batch else ()
-        failed, left_out = self.world.sum_on_host(batch is None, len(damaged))
-        self.left_out += left_out
-        for sentence in damaged:
-            say(f"{self.stage.name} step {step}, rank {self.world.rank}, sample left out: {sentence}")
-        if failed or self.left_out > self.stage.tolerated_damage:
-            self.world.agree(self._data_trouble(step, problem, damaged))
-        assert batch is not None
-        return batch
+        while True:
+            batch: StepData | None = None
+            problem: Exception | None = None
+            try:
+                batch = next(data, None)
+            except Exception as error:  # whatever it is, the other ranks have to hear of it
+                problem = error
+            damaged = batch.damaged if batch else ()
+            failed, left_out = self.world.sum_on_host(problem is not None, len(damaged))
+            if failed:
+                self.world.agree(self._data_trouble(problem) if problem else None)
+            if left_out:
+                self._leave_out(damaged)
+            if batch is None:
+                return
+            yield batch
 
-    def _data_trouble(self, step: int, problem: Exception | None, damaged: Sequence[str]) -> str | None:
-        """What this rank has to say of why no rank goes on; None where others have the reason."""
-        where = f"{self.stage.name} step {step}, rank {self.world.rank}"
-        if problem is not None:
-            if not isinstance(problem, OSError | ValueError):
-                traceback.print_exception(problem)
-            return f"{where}: {problem or type(problem).__name__}"
-        if not damaged:
-            return None
-        return (
-            f"{where}: {self.left_out} damaged samples on all ranks, more than data.loader.tolerated_damage "
-            f"{self.stage.tolerated_damage}; the last: {damaged[-1]}"
-        )
+    def _data_trouble(self, problem: Exception) -> str:
+        """In one sentence; an error that nobody foresaw leaves its trace in this rank's log as well."""
+        words = str(problem)
+        # The data's own errors are kinds of ValueError, the store's of OSError.
+        if not isinstance(problem, OSError | ValueError) or type(problem) is ValueError:
+            traceback.print_exception(problem)
+            words = f"{type(problem).__name__}: {problem}"
+        return f"{self.stage.name} step {self.step}, rank {self.world.rank}: {words}"
+
+    def _leave_out(self, damaged: Sequence[str]) -> None:
+        """Remember, on every rank alike, which samples some rank found damaged.
+
+        Raises:
+            AgreedError: they are more than the stage tolerates.
+        """
+        for sentence in itertools.chain.from_iterable(self.world.gather_objects(damaged)):
+            if sentence not in self.damaged and self.world.main:
+                say(f"{self.stage.name} step {self.step}, sample left out: {sentence}")
+            self.damaged[sentence] = None
+        if len(self.damaged) > self.stage.tolerated_damage:
+            raise AgreedError(
+                f"{self.stage.name} step {self.step}: {len(self.damaged)} damaged samples, more than "
+                f"data.loader.tolerated_damage {self.stage.tolerated_damage}; the last: {list(self.damaged)[-1]}"
+            )
 
     def _log(self) -> None:
         """Bring the numbers of the last steps from the device, join the ranks', and write their lines."""
@@ -332,7 +349,7 @@ class _Run:
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         with torch.no_grad():
-            for batch in self.stage.validation_data(self.world):
+            for batch in self._agreed(iter(self.stage.validation_data(self.world))):
                 for micro_batch in batch.micro_batches:
                     for name, term in self.stage.terms(engine, micro_batch, self.world).items():
                         sums[name] = sums.get(name, torch.zeros((), device=self.world.device)) + term.total.float()

@@ -11,8 +11,12 @@ MAY_CHANGE = (
     "train.checkpoint",
     "train.tracking",
     "train.eval_every",
+    "data.shards",  # where they lie; that they are the same ones is checked by what they hold
     "data.loader.ahead",
+    "data.loader.cache",
     "data.loader.connections",
+    "data.loader.patience",
+    "data.loader.tolerated_damage",
     "share_text",
 )
 """Settings, by dotted prefix, that decide nothing about what is learnt. Every other change needs a new run."""

@@ -58,7 +58,7 @@ class Stage(Protocol):
     global_batch: int
     """Samples of an optimiser step over all ranks; the x axis of what is tracked."""
     tolerated_damage: int
-    """Damaged samples, over all ranks since the start, after which the run goes on."""
+    """Damaged samples that a run goes on without, over all ranks since the start."""
 
     def build_model(self) -> nn.Module:
         """The model, the same on every rank; called with the random state seeded. ZeRO-3 partitions it afterwards."""

@@ -59,15 +59,19 @@ class World:
         """(n, …) → (size n, …) in rank order; gradients flow back to the rank that they belong to."""
         return _GatherWithGradient.apply(tensor) if self.size > 1 else tensor
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order."""
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def agree(self, error: str | None) -> None:
         """Raise the first rank's error on every rank, so that none waits for one that gave up.
 
         Raises:
             AgreedError: some rank has an error.
         """
-        errors: list[str | None] = [None] * self.size
-        dist.all_gather_object(errors, error)
-        first = next((message for message in errors if message), None)
+        first = next((message for message in self.gather_objects(error) if message), None)
         if first:
             raise AgreedError(first)
 

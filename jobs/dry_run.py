@@ -27,7 +27,6 @@ def describe_coca(stage: CocaStage) -> None:
     own = {
         "data": _data(stage, job.model.ecg.sampling_rate_hz),
         "activations": f"about {activation_bytes(stage, -(-order.global_batch // workers), bytes_each) / GIB:.2f} GiB a rank",
-        "read-ahead": f"about {read_ahead_bytes(stage.training, order, workers) / GIB:.2f} GiB a rank where shards are remote",
     }
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _print_plan(stage, job, parameters, frozen=0, own=own)
@@ -66,6 +65,7 @@ def _print_plan(
         "steps": f"{steps}, {batches} an epoch, {steps / batches:.1f} epochs",
         "lanes": f"{order.lanes}{uneven}",
         "parameters": f"{trained / 1e6:.2f} M" + (f" trained, {frozen / 1e6:.2f} M frozen" if frozen else ""),
+        "read-ahead": f"about {read_ahead_bytes(stage.training, order, workers) / GIB:.2f} GiB a rank where shards are remote",
         "model, gradients, optimiser": f"{states / GIB:.2f} GiB a rank (ZeRO-{engine.zero_stage}, {engine.precision})",
         **own,
         "started by": job.launch.by,

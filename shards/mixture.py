@@ -3,8 +3,8 @@
     MIMIC once, SPH twice:                  repeats 1 and 2; an epoch has N + 2 M samples
     instructions once, 10 % replay:         repeats 1 and share 0.1; an epoch has N / 0.9 samples, a tenth of them replay
 
-A part that an epoch does not take whole goes on in the next epoch where it stopped, so that none of its samples is used twice
-before each was used once.
+A part that an epoch does not take whole goes on in the next epoch where it stopped: after any number of epochs, the uses of its
+samples differ by one at most. Within an epoch they may differ more, since lanes read different parts of it at once.
 """
 
 from __future__ import annotations

@@ -44,9 +44,10 @@ class OrderConfig:
     global_batch: int = 64
     """Samples of one optimiser step over all ranks."""
     seed: int = 0
-    lanes: int = 8
-    """Independent sequential readers that each batch is woven from; a multiple of the ranks reads least."""
-    block: int = 256
+    lanes: int = 32
+    """Independent sequential readers that each batch is woven from: an eighth of the global batch or more mixes well, and a
+    multiple of the ranks reads least."""
+    block: int = 64
     """Samples shuffled together inside a lane: more mixes better and holds more of a lane in memory."""
     shuffle: bool = True
     drop_tail: bool = True

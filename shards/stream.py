@@ -92,9 +92,11 @@ class _Block:
 
 def read_ahead_bytes(mixture: Mixture, order: OrderConfig, world_size: int) -> int:
     """Memory of the blocks that a rank holds of shards in another store: lanes x blocks x samples x mean bytes of a sample."""
-    lanes = -(-order.lanes // world_size)
-    samples = min(BLOCKS_AHEAD * lanes * order.block, len(mixture))
-    return int(samples * np.mean([np.mean(part.index["bytes"].to_numpy()) for part in mixture.parts]))
+    # A rank whose border lies inside a lane reads that lane too.
+    lanes = min(order.lanes, -(-order.lanes // world_size) + (order.lanes % world_size > 0))
+    taken = mixture.taken([part.index.num_rows for part in mixture.parts])
+    mean = np.average([np.mean(part.index["bytes"].to_numpy()) for part in mixture.parts], weights=taken)
+    return int(min(BLOCKS_AHEAD * lanes * order.block, sum(taken)) * mean)
 
 
 class SampleStream(ABC, Generic[BatchT]):
@@ -127,7 +129,7 @@ class SampleStream(ABC, Generic[BatchT]):
         self._slice = rank_slice(config.order.global_batch, rank, world_size)
         self.width = -(-config.order.global_batch // world_size)
         """Places of this rank's share of a batch, padding among them: the same on every rank."""
-        self._damaged = 0
+        self._damaged: set[int] = set()
 
     @abstractmethod
     def _batch(self, chosen: Chosen, position: Position) -> BatchT:
@@ -194,8 +196,8 @@ class SampleStream(ABC, Generic[BatchT]):
         try:
             return fetched.read(row)
         except DamagedSampleError as error:
-            self._damaged += 1
-            if self._damaged > self.config.tolerated_damage:
+            self._damaged.add(row)
+            if len(self._damaged) > self.config.tolerated_damage:
                 raise
             damaged.append(str(error))
             return None

@@ -198,7 +198,7 @@ def test_the_order_is_the_same_for_ever():
 
 def test_the_last_place_of_a_long_epoch_costs_no_more_than_the_first():
     """Counted in samples that are looked at, not in seconds."""
-    order = order_of([1000] * 800, global_batch=64)
+    order = order_of([1000] * 800, global_batch=64, lanes=8)
     looked_at = []
     sequence = order.sequence
     order.sequence = lambda epoch, start, stop: looked_at.append(stop - start) or sequence(epoch, start, stop)
