@@ -68,7 +68,7 @@ def held_out(data: ShardSet, records: int) -> list[ConversationSample]:
     """
     order = OrderConfig(global_batch=min(64, data.index.num_rows), shuffle=True, drop_tail=False, block=64)
     loader = ConversationLoader(data, LoaderConfig(order))
-    found = (sample for batch in itertools.islice(loader, loader.batches) for sample in batch.samples)
+    found = (sample for batch in loader.take(loader.batches) for sample in batch.samples)
     with_ecg = (sample for sample in found if sample is not None and sample.ecgs)
     return list(itertools.islice(with_ecg, records))
 

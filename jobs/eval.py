@@ -8,7 +8,6 @@ ECG-CoCa: retrieval both ways, and findings without a classifier.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def embed(job: EvalJob) -> Embedded:
     loader = EcgLoader(data, LoaderConfig(order), EcgWindow(ecg_config.duration_s))
     ecgs, texts, records, keys = [], [], [], []
     with torch.no_grad():
-        for batch in track(itertools.islice(loader, loader.batches), "evaluating", loader.batches, transient=True):
+        for batch in track(loader.take(loader.batches), "evaluating", loader.batches, transient=True):
             real = [i for i, key in enumerate(batch.keys) if key]
             ecg = torch.from_numpy(batch.ecg[real]).to(device)
             scale = torch.from_numpy(batch.mv_per_lsb[real]).to(device)

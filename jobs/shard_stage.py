@@ -113,7 +113,7 @@ class ShardStage(ABC, Generic[BatchT]):
         """The validation samples once, in the order of their shards, the last batch padded with weight 0."""
         order = OrderConfig(global_batch=min(self.global_batch, len(self.validation)), shuffle=False, drop_tail=False)
         loader = self.loader(self.validation, replace(self.data.loader, order=order), world)
-        for _, batch in zip(range(loader.batches), loader, strict=False):
+        for batch in loader.take(loader.batches):
             yield self.step_data(batch, {}, world)
 
     def data_record(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class ShardStage(ABC, Generic[BatchT]):
         """A few samples of the training split."""
         count = min(EXAMPLES, len(self.training))
         config = LoaderConfig(OrderConfig(global_batch=count, lanes=1, block=count, shuffle=False), ahead=1)
-        return next(iter(self.loader(self.training, config)))
+        return next(self.loader(self.training, config).take(1))
 
     def _select(self, split: str) -> tuple[ShardSet, ...]:
         return tuple(

@@ -8,6 +8,7 @@ What a sample and a batch are is up to the loader that streams them.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -152,11 +153,15 @@ class SampleStream(ABC, Generic[BatchT]):
         return self.order.batches
 
     def __iter__(self) -> Iterator[BatchT]:
-        """Batches from the start position on; the reading threads end with the iterator."""
-        prepared: queue.Queue[BatchT | BaseException] = queue.Queue(self.config.ahead)
+        """Batches from the start position on, without end; see `take`."""
+        return self.take(None)
+
+    def take(self, batches: int | None) -> Iterator[BatchT]:
+        """So many batches from the start position on; nothing beyond them is read. The threads end with the iterator."""
+        prepared: queue.Queue[BatchT | BaseException | None] = queue.Queue(self.config.ahead)
         ended = threading.Event()
 
-        def hand_over(item: BatchT | BaseException) -> None:
+        def hand_over(item: BatchT | BaseException | None) -> None:
             while not ended.is_set():
                 try:
                     return prepared.put(item, timeout=0.1)
@@ -166,10 +171,11 @@ class SampleStream(ABC, Generic[BatchT]):
         def read_ahead() -> None:
             try:
                 with closing(SampleReader(self.table, self.config.connections, self.config.cache.open())) as reader:
-                    for batch in self._batches(reader):
+                    for batch in self._batches(reader, batches):
                         if ended.is_set():
                             return
                         hand_over(batch)
+                hand_over(None)
             except BaseException as error:  # handed to the caller, who raises it
                 hand_over(error)
 
@@ -179,6 +185,8 @@ class SampleStream(ABC, Generic[BatchT]):
             while True:
                 asked = time.perf_counter()
                 item = prepared.get()
+                if item is None:
+                    return
                 if isinstance(item, BaseException):
                     raise item
                 yield replace(item, wait_s=time.perf_counter() - asked)
@@ -202,11 +210,16 @@ class SampleStream(ABC, Generic[BatchT]):
             damaged.append(str(error))
             return None
 
-    def _batches(self, reader: SampleReader) -> Iterator[BatchT]:
+    def _batches(self, reader: SampleReader, count: int | None) -> Iterator[BatchT]:
         upcoming: deque[tuple[Position, list[Segment]]] = deque()
         blocks: dict[tuple[int, int, int], _Block] = {}
         lanes: set[int] = set()
-        for position in self.order.positions(self.start):
+
+        def ready() -> BatchT:
+            position, segments = upcoming.popleft()
+            return self._batch(self._take(blocks, position.epoch, segments), Position(position.epoch, position.batch + 1))
+
+        for position in itertools.islice(self.order.positions(self.start), count):
             segments = self.order.segments(position.batch, *self._slice)
             upcoming.append((position, segments))
             for segment in segments:
@@ -214,11 +227,10 @@ class SampleStream(ABC, Generic[BatchT]):
                 name = (position.epoch, segment.lane, segment.block)
                 if name not in blocks:
                     blocks[name] = self._fetch(reader, *name)
-            # The newest batch is one for which a block was fetched that others are still waited for.
             while upcoming and len(blocks) >= BLOCKS_AHEAD * len(lanes):
-                position_then, segments_then = upcoming.popleft()
-                chosen = self._take(blocks, position_then.epoch, segments_then)
-                yield self._batch(chosen, Position(position_then.epoch, position_then.batch + 1))
+                yield ready()
+        while upcoming:
+            yield ready()
 
     def _fetch(self, reader: SampleReader, epoch: int, lane: int, number: int) -> _Block:
         drawn = self.order.block(epoch, lane, number)

@@ -6,9 +6,11 @@ A ratio is always so that larger is better: ours/theirs for rates, theirs/ours f
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,13 +37,21 @@ def against_peer(name: str, ours: float, theirs: float, unit: str, aim: float) -
     return Row(name, ours, unit, theirs, ours / theirs, aim)
 
 
+def against_cost(name: str, ours: float, theirs: float, unit: str, aim: float) -> Row:
+    """A time or another cost of ours beside a peer's."""
+    return Row(name, ours, unit, theirs, theirs / ours, aim)
+
+
 def not_measured(name: str, why: str) -> Row:
     """A line that says why there is no figure."""
     return Row(name, why, "")
 
 
 def seconds_in_turn(
-    works: Mapping[str, Callable[[], object]], times: int, before: Callable[[], object] = lambda: None
+    works: Mapping[str, Callable[[], object]],
+    times: int,
+    before: Callable[[], object] = lambda: None,
+    on_round: Callable[[int, Mapping[str, float]], object] = lambda number, seconds: None,
 ) -> dict[str, float]:
     """Median wall-clock seconds of each piece of work, all of them in turn, so that a busy machine is busy for all.
 
@@ -49,15 +59,43 @@ def seconds_in_turn(
         works: name → what is timed.
         times: how often each is done.
         before: done before each, and not timed.
+        on_round: told each round's number, from 1, and its seconds.
     """
     taken: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(times):
+    for number in range(1, times + 1):
         for name, work in works.items():
             before()
             start = time.perf_counter()
             work()
             taken[name].append(time.perf_counter() - start)
+        on_round(number, {name: values[-1] for name, values in taken.items()})
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+@contextmanager
+def on_cores(cores: Iterable[int]) -> Iterator[None]:
+    """This process, all its threads and whatever they start on these cores while the context lasts."""
+    before, wanted = os.sched_getaffinity(0), set(cores)
+
+    def move(to: set[int]) -> None:
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(int(thread), to)
+
+    move(wanted)
+    try:
+        yield
+    finally:
+        move(before)
+
+
+def leave_page_cache(files: Iterable[Path]) -> None:
+    """Have the system forget files, so that they are read from the disk again."""
+    os.sync()
+    for path in files:
+        file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
 
 
 def show(rows: Sequence[Row], title: str, json_file: Path | None) -> None:

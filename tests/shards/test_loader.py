@@ -9,6 +9,7 @@ from shards.build import BuildOptions, build
 from shards.dataset import DatasetError, ShardSet
 from shards.loader import EcgLoader, EcgWindow, LoaderConfig
 from shards.order import OrderConfig, OrderError, Position
+from shards.reader import SampleReader
 from shards.record import INVALID
 from shards.selection import Filter
 from shards.sources.ptb_xl import PtbXl
@@ -267,3 +268,15 @@ def test_a_shard_that_is_gone_is_damage_too(tmp_path):
     batches = take(EcgLoader(data, LoaderConfig(order, tolerated_damage=10), WINDOW), 5)
     assert sum(len(batch.damaged) for batch in batches) == 10
     assert sum(batch.weight.sum() for batch in batches) == 30
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_so_many_batches_read_what_they_need_and_no_more(training, monkeypatch, world_size):
+    fetched = []
+    fetch = SampleReader.fetch
+    monkeypatch.setattr(SampleReader, "fetch", lambda self, rows: fetched.extend(rows.tolist()) or fetch(self, rows))
+    order = OrderConfig(global_batch=10, lanes=4, block=8, drop_tail=False)
+    for rank in range(world_size):
+        loader = EcgLoader(training, LoaderConfig(order), WINDOW, rank, world_size)
+        assert len(list(loader.take(loader.batches))) == loader.batches
+    assert sorted(fetched) == list(range(training.index.num_rows))
