@@ -47,7 +47,9 @@ def serve(folder: Path, bucket: str = "ecgchat", log: Path | None = None) -> Ite
     key, secret = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
     # Keys go by environment: command lines are everybody's to read. rclone takes a CSV list of pairs, so a pair is quoted.
     environment = os.environ | {"RCLONE_AUTH_KEY": f'"{key},{secret}"'}
-    command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull, str(folder)]
+    # It would read and hash the whole object for every range, and every object for a listing.
+    unhashed = ["--etag-hash", ""]
+    command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull, *unhashed, str(folder)]
     process = start(command, environment, log)
     try:
         wait_until(lambda: listens(port), process, "the S3 server (rclone serve s3)", log, START_S)
