@@ -10,6 +10,7 @@ import itertools
 import logging
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 SILENT_WAIT_S = 2.0
 """Waits from this length on are logged: whoever looks on sees why nothing happens."""
+
+NEVER = threading.Event()
+"""For requests that nobody calls off."""
 
 
 class StorageError(OSError):
@@ -80,17 +84,20 @@ class Patience:
         return longest * random.uniform(0.5, 1.0)
 
 
-def insist(attempt: Callable[[float], T], patience: Patience, what: str, extra_s: float = 0.0) -> T:
-    """Make a request until it succeeds, fails for good, or the deadline comes.
+def insist(
+    attempt: Callable[[float], T], patience: Patience, what: str, extra_s: float = 0.0, ended: threading.Event = NEVER
+) -> T:
+    """Make a request until it succeeds, fails for good, the deadline comes, or nobody wants it any more.
 
     Args:
         attempt: makes the request once within so many seconds; must do no harm when made twice.
         patience: how long.
         what: names the request in the log.
         extra_s: time that it has beyond `attempt_s` and `deadline_s`, for what it moves.
+        ended: once it is set, no wait goes on and no other attempt begins; the one under way is waited for.
 
     Raises:
-        GaveUpError: every attempt up to the deadline failed by what may pass.
+        GaveUpError: every attempt up to the deadline or to `ended` failed by what may pass.
     """
     begun, deadline_s = time.monotonic(), patience.deadline_s + extra_s
     for number in itertools.count(1):
@@ -107,7 +114,8 @@ def insist(attempt: Callable[[float], T], patience: Patience, what: str, extra_s
                 logging.getLogger(__name__).warning(
                     "%s: attempt %d failed (%s); the next in %.0f s", what, number, first_line(error), wait
                 )
-        time.sleep(wait)
+            if ended.wait(wait):
+                raise GaveUpError(number, passed) from error
     raise AssertionError("unreachable: the count has no end")
 
 

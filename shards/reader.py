@@ -9,6 +9,7 @@ past all caches, before the sample is called damaged.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from shards.cache import CachedShard, Fetch, ShardCache
 from shards.extent import Extent, FileExtent, MemoryExtent, local_path, read_file
 from shards.sample_table import SampleTable, ShardPlace
-from shards.storage import MissingObject
+from shards.storage import MissingObject, StorageError
 from shards.tar import ShardFormatError, checksum
 
 GAP_BYTES = 2**20
@@ -51,9 +52,12 @@ class SampleReader:
         self._cache = cache
         self._scratch = bytearray(int(table.bytes.max(initial=0)))
         self._pool = ThreadPoolExecutor(connections, thread_name_prefix="shard-range")
+        self._ended = threading.Event()
+        self._failure: StorageError | None = None
 
     def close(self) -> None:
-        """End the threads; what is under way is waited for, what is not begun is not done."""
+        """End the threads, from any thread: an attempt under way is waited for, nothing else is begun or tried again."""
+        self._ended.set()
         self._pool.shutdown(cancel_futures=True)
 
     def fetch(self, rows: NDArray[np.int64]) -> Fetched:
@@ -79,9 +83,23 @@ class SampleReader:
             return FileExtent(path, start, stop - start)
         if self._cache is not None:
             cached = _CachedExtent(self._cache.open(place.sha256, place.bytes), self._cache.folder)
-            if cached.ensure(start, stop, lambda first, length: place.store.get_range(place.name, first, length)):
+            if cached.ensure(start, stop, lambda first, length: self._get(place, first, length)):
                 return cached
-        return MemoryExtent(place.store.get_range(place.name, start, stop - start), start)
+        return MemoryExtent(self._get(place, start, stop - start), start)
+
+    def _get(self, place: ShardPlace, start: int, length: int) -> bytes:
+        """A range from its store. What the store cannot give ends the run: all others fail with it at once, for else each
+        would wait as long, one after the other."""
+        if self._failure:
+            raise self._failure
+        try:
+            return place.store.get_range(place.name, start, length, self._ended)
+        except MissingObject:
+            raise
+        except StorageError as error:
+            self._failure = self._failure or error
+            self._ended.set()
+            raise self._failure from error.__cause__
 
     def read(self, row: int, extent: Extent) -> memoryview:
         """A sample's bytes; see `Fetched.read`."""
@@ -102,7 +120,7 @@ class SampleReader:
     def _again(self, place: ShardPlace, extent: Extent, offset: int, length: int) -> Extent:
         if isinstance(extent, _CachedExtent):
             extent.forget(offset, length)
-        return MemoryExtent(place.store.get_range(place.name, offset, length), offset)
+        return MemoryExtent(self._get(place, offset, length), offset)
 
 
 class Fetched:

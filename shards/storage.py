@@ -16,6 +16,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -25,7 +26,17 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError
 
 from shards.clients import Client, client_of
-from shards.patience import GaveUpError, MissingObject, Patience, ShortReplyError, StorageError, first_line, insist, refused
+from shards.patience import (
+    NEVER,
+    GaveUpError,
+    MissingObject,
+    Patience,
+    ShortReplyError,
+    StorageError,
+    first_line,
+    insist,
+    refused,
+)
 
 __all__ = ["MissingObject", "Patience", "StorageError", "Store", "local_folder"]
 
@@ -87,8 +98,13 @@ class Store:
         """The whole object."""
         return self._ask(name, lambda client, path, limit_s: client.read(path, 0, None, limit_s))
 
-    def get_range(self, name: str, start: int, length: int) -> bytes:
+    def get_range(self, name: str, start: int, length: int, ended: threading.Event = NEVER) -> bytes:
         """Bytes `start` to `start + length` of an object.
+
+        Args:
+            name: of the object.
+            start, length: in bytes.
+            ended: another thread may set it to call the request off: it is then not made again.
 
         Raises:
             StorageError: also when the object ends before.
@@ -100,7 +116,7 @@ class Store:
                 raise ShortReplyError(f"the reply ended after {len(body)} of {length} bytes")
             return body
 
-        body = self._ask(name, read, self.patience.moving(length)) if length else b""
+        body = self._ask(name, read, self.patience.moving(length), ended) if length else b""
         if len(body) != length:
             raise StorageError(
                 f"{self.uri_of(name)}: expected {length} bytes from byte {start}, found {len(body)}; "
@@ -253,18 +269,25 @@ class Store:
         """`_ask` for a method of the file system."""
         return self._ask(name, lambda client, _, limit_s: client.request(method, *args, limit_s=limit_s, **options), extra_s)
 
-    def _ask(self, name: str, request: Callable[[Client, str, float], T], extra_s: float = 0.0) -> T:
+    def _ask(
+        self,
+        name: str,
+        request: Callable[[Client, str, float], T],
+        extra_s: float = 0.0,
+        ended: threading.Event = NEVER,
+    ) -> T:
         """Make a request until it succeeds or its time is over.
 
         Args:
             name: of the object, for `request` and for messages.
             request: `request(client, path, limit_s)`; it may be made more than once.
             extra_s: time that it has beyond that of others.
+            ended: calls it off; see `insist`.
         """
-        client = self._client
+        client, uri = self._client, self.uri_of(name)
 
         def tried() -> T:
-            return insist(lambda limit_s: request(client, self._path(name), limit_s), self.patience, self.uri_of(name), extra_s)
+            return insist(lambda limit_s: request(client, self._path(name), limit_s), self.patience, uri, extra_s, ended)
 
         try:
             try:

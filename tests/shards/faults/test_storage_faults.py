@@ -19,7 +19,7 @@ from tests.shards.faults.proxy import Counts, Fault, Plan, Proxy, faulty
 
 BODY = random.Random(0).randbytes(300_000)
 QUICK = Patience(deadline_s=60, attempt_s=20, first_wait_s=0.01, longest_wait_s=0.05)
-WATCHFUL = Patience(deadline_s=60, attempt_s=2, least_rate=1e9, first_wait_s=0.01, longest_wait_s=0.05)
+WATCHFUL = Patience(deadline_s=60, attempt_s=1, least_rate=1e9, first_wait_s=0.01, longest_wait_s=0.05)
 SHORT = Patience(deadline_s=1, attempt_s=0.3, least_rate=1e9, first_wait_s=0.02, longest_wait_s=0.2)
 SPOILT_BODIES = [Fault.RESET, Fault.CUT, Fault.DRIP]
 PASSING = [Fault.SERVER_ERROR, Fault.SLOW_DOWN, Fault.HANG, Fault.SHORT, Fault.LOST_REPLY, *SPOILT_BODIES]
@@ -218,9 +218,9 @@ def test_flipped_bytes_pass_unseen_and_are_for_checksums_to_find(server, proxy):
 
 
 def test_a_large_body_has_the_time_that_its_size_allows(server, proxy):
-    body = bytes(32 * 2**20)
+    body = bytes(16 * 2**20)
     proxy.plan = Plan.always(Fault.SLOW_INTAKE, "PUT")
-    store_of(server, Patience(deadline_s=10, attempt_s=1, least_rate=2e6)).put("slow", body)
+    store_of(server, Patience(deadline_s=10, attempt_s=1, least_rate=1e6)).put("slow", body)
     assert proxy.counts.requests["PUT"] == 1
     with pytest.raises(StorageError, match="no whole reply within"):
         store_of(server, Patience(deadline_s=1.5, attempt_s=1, least_rate=1e12)).put("slow", body)
@@ -258,9 +258,9 @@ class TestPartsOfALargeObject:
         assert (proxy.counts.requests["DELETE"], store_of(server).get("large")) == (1, b"old")
 
 
-def test_thousands_of_ranges_by_eight_threads_with_a_tenth_of_faults_are_all_right(server, proxy):
+def test_hundreds_of_ranges_by_four_threads_with_a_tenth_of_faults_are_all_right(server, proxy):
     faults = [Fault.SERVER_ERROR, Fault.SLOW_DOWN, Fault.RESET, Fault.CUT, Fault.SHORT, Fault.LOST_REPLY]
-    proxy.plan = Plan.at_random(7, {Fault.HANG: 0.001, Fault.EXPIRED_TOKEN: 0.001, **dict.fromkeys(faults, 0.017)})
+    proxy.plan = Plan.at_random(7, {Fault.HANG: 0.003, Fault.EXPIRED_TOKEN: 0.002, **dict.fromkeys(faults, 0.017)})
     store = store_of(server, WATCHFUL)
 
     def right(number):
@@ -269,9 +269,9 @@ def test_thousands_of_ranges_by_eight_threads_with_a_tenth_of_faults_are_all_rig
         start = draw.randrange(len(BODY) - length)
         return store.get_range("a", start, length) == BODY[start : start + length]
 
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(right, range(2000)))
-    assert sum(proxy.counts.faults.values()) > 150
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(right, range(500)))
+    assert sum(proxy.counts.faults.values()) > 40
 
 
 def test_patience_goes_with_pickled_stores_and_with_folders(tmp_path):
