@@ -313,6 +313,13 @@ def _of_process(folder: Path, limit_bytes: int) -> ShardCache:
     return ShardCache(folder, limit_bytes)
 
 
-@cache
+_warned: set[str] = set()
+_warning = threading.Lock()
+
+
 def _warn_once(sentence: str) -> None:
+    with _warning:
+        if sentence in _warned:
+            return
+        _warned.add(sentence)
     logging.getLogger(__name__).warning(sentence)

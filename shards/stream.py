@@ -15,7 +15,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -160,6 +159,7 @@ class SampleStream(ABC, Generic[BatchT]):
         """So many batches from the start position on; nothing beyond them is read. The threads end with the iterator."""
         prepared: queue.Queue[BatchT | BaseException | None] = queue.Queue(self.config.ahead)
         ended = threading.Event()
+        reader = SampleReader(self.table, self.config.connections, self.config.cache.open())
 
         def hand_over(item: BatchT | BaseException | None) -> None:
             while not ended.is_set():
@@ -170,11 +170,10 @@ class SampleStream(ABC, Generic[BatchT]):
 
         def read_ahead() -> None:
             try:
-                with closing(SampleReader(self.table, self.config.connections, self.config.cache.open())) as reader:
-                    for batch in self._batches(reader, batches):
-                        if ended.is_set():
-                            return
-                        hand_over(batch)
+                for batch in self._batches(reader, batches):
+                    if ended.is_set():
+                        return
+                    hand_over(batch)
                 hand_over(None)
             except BaseException as error:  # handed to the caller, who raises it
                 hand_over(error)
@@ -192,6 +191,7 @@ class SampleStream(ABC, Generic[BatchT]):
                 yield replace(item, wait_s=time.perf_counter() - asked)
         finally:
             ended.set()
+            reader.close()
             thread.join()
 
     def read(self, row: int, fetched: Fetched, damaged: list[str]) -> memoryview | None:
