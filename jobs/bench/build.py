@@ -28,7 +28,7 @@ import webdataset
 import wfdb
 
 from cluster.local import object_store
-from jobs.bench.rows import Row, against_peer, not_measured, seconds_in_turn, show
+from jobs.bench.rows import Row, against_peer, leave_page_cache, not_measured, seconds_in_turn, show
 from shards.build import BuildOptions, build
 from shards.plan import plan_shards
 from shards.simulate.ptb_xl import simulate_ptb_xl
@@ -101,7 +101,8 @@ def measure(folder: Path, size: Size) -> list[Row]:
         },
         size.times,
     )
-    cold = seconds_in_turn({"ours": build_here, "copy": copy}, size.times, before=lambda: leave_page_cache(corpus))
+    files = list((corpus / "records500").iterdir())
+    cold = seconds_in_turn({"ours": build_here, "copy": copy}, size.times, before=lambda: leave_page_cache(files))
     one, two = (statistics.median(steady[count]) for count in (1, 2))
     for line in project(one, hand_out_rate(corpus)):
         print(line)
@@ -164,15 +165,6 @@ def make_corpus(folder: Path, name: str, records: int) -> Path:
             shutil.copyfile(f"{source}.dat", made / f"{target}.dat")
             writer.writerow({**original, "ecg_id": number, "filename_hr": target})
     return made
-
-
-def leave_page_cache(corpus: Path) -> None:
-    """Have the system forget the files, so that they are read from the disk again."""
-    os.sync()
-    for path in (corpus / "records500").iterdir():
-        file = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(file)
 
 
 def fresh(store: Store) -> str:

@@ -1,6 +1,5 @@
 """Conversations streamed: the samples of the order, whoever reads them, each with its own number of ECGs."""
 
-import itertools
 import threading
 
 import numpy as np
@@ -12,6 +11,7 @@ from shards.loader import EcgLoader
 from shards.order import OrderConfig
 from shards.tar import ShardFormatError
 from shards.verify import verify
+from tests.shards.reading import take
 from tests.shards.rewriting import rewrite_sample
 
 CONFIG = LoaderConfig(OrderConfig(global_batch=10, lanes=4, block=8))
@@ -20,14 +20,6 @@ CONFIG = LoaderConfig(OrderConfig(global_batch=10, lanes=4, block=8))
 @pytest.fixture(scope="module")
 def training(dialogues):
     return dialogues.select("train")
-
-
-def take(loader, count):
-    batches = iter(loader)
-    try:
-        return list(itertools.islice(batches, count))
-    finally:
-        batches.close()
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
