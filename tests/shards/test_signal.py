@@ -20,7 +20,7 @@ def simulated():
 
 
 @pytest.fixture(scope="module")
-def recordings(ptb_xl_folder):
+def cut_recordings(ptb_xl_folder):
     """(12, 5000) millivolts of twenty recordings of PTB-XL."""
     headers = sorted((ptb_xl_folder / "records500").rglob("*.hea"))[:20]
     return [wfdb.rdrecord(str(header.with_suffix(""))).p_signal.T for header in headers]
@@ -133,10 +133,10 @@ def test_what_is_faster_than_the_new_rate_holds_is_taken_out_and_not_folded_down
     assert np.abs(resample(tone(90, 500), 500, 100)[:, 100:-100]).max() < 0.02
 
 
-def test_the_edges_of_a_real_recording_are_as_right_as_its_middle(recordings):
+def test_the_edges_of_a_real_recording_are_as_right_as_its_middle(cut_recordings):
     """Zeros beyond the edges would make errors of 16 µV in the median record."""
     worst = []
-    for mv in recordings:
+    for mv in cut_recordings:
         whole, cut = resample(mv, 500, 400), resample(mv[:, 1000:4000], 500, 400)
         apart = np.abs(cut - whole[:, 800:3200])
         worst.append(max(apart[:, :8].max(), apart[:, -8:].max()))
@@ -248,9 +248,9 @@ def test_a_derived_lead_is_invalid_where_one_it_comes_from_is(simulated):
     assert np.isnan(derive_leads(mv)[2]).sum() == 10
 
 
-def test_real_recordings_without_their_derived_leads_get_them_back(recordings):
+def test_real_recordings_without_their_derived_leads_get_them_back(cut_recordings):
     """PTB-XL's own III, aVR, aVL and aVF, but for its rounding to whole counts."""
-    for mv in recordings:
+    for mv in cut_recordings:
         bare = mv.copy()
         bare[2:6] = np.nan
         np.testing.assert_allclose(derive_leads(bare), mv, atol=0.0021)
