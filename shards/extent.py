@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from shards.sample_table import ShardPlace
 from shards.storage import MissingObject, StorageError
 
 
@@ -92,9 +91,3 @@ def read_file(file: int, offset: int, length: int, scratch: bytearray, path: Pat
             "again"
         )
     return target
-
-
-def local_path(place: ShardPlace) -> Path | None:
-    """The file that a shard is, or None where it lies in another store."""
-    scheme, _, path = place.uri.partition("://")
-    return Path(path) if scheme == "file" else None

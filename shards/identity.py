@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 FINGERPRINT = 4
 """Hexadecimal digits by which a state remembers each shard: enough to name those that differ."""
@@ -22,7 +23,7 @@ class Identity:
     shards: Mapping[str, str] = field(default_factory=dict)
     """Name → sha256 of every shard that is read, in their order."""
 
-    @property
+    @cached_property
     def fingerprints(self) -> str:
         """The first digits of every shard's sha256."""
         return "".join(sha256[:FINGERPRINT] for sha256 in self.shards.values())

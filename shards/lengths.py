@@ -10,8 +10,6 @@ one row for each row of the index, in order: `tokens`, int32. It names no sample
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards.dataset import ShardSet
-from shards.storage import StorageError, Store
+from shards.storage import StorageError, Store, user_cache
 
 FOLDER = "lengths"
 
@@ -89,8 +87,7 @@ def rows_of(part: ShardSet, whole: ShardSet) -> NDArray[np.int64]:
 
 def _places(data: ShardSet) -> tuple[Store, Store]:
     """Where a table may lie: beside the shards, or in the cache below the name of the index."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ecgchat"
-    return data.store, Store(str(cache / data.digest[:24]))
+    return data.store, Store(str(user_cache() / data.digest[:24]))
 
 
 def _read(store: Store, digest: str, data: ShardSet) -> NDArray[np.int64] | None:

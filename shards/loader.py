@@ -89,6 +89,9 @@ class EcgLoader(SampleStream[EcgBatch]):
         OrderError: the samples do not fill one batch.
     """
 
+    kind = "ecg"
+    reads = "ECGs"
+
     def __init__(
         self,
         data: ShardSet | Mixture,
@@ -99,7 +102,6 @@ class EcgLoader(SampleStream[EcgBatch]):
         start: Position = Position(),
         form: Form = "counts",
     ) -> None:
-        Mixture.of(data).require_kind("ecg", "a loader of ECGs")
         super().__init__(data, config, rank, world_size, start)
         self.window = window
         self.form = form

@@ -239,9 +239,9 @@ class Order:
         """
         position = Position(int(state["epoch"]), int(state["batch"]))
         now = self.state(position)
-        differing = [f"{name} {state.get(name)!r} then, {now[name]!r} now" for name in now if state.get(name) != now[name]]
-        if state.get("shards") != now["shards"]:
-            differing = [words for words in differing if not words.startswith("shards ")]
+        changed = [name for name in now if state.get(name) != now[name]]
+        differing = [f"{name} {state.get(name)!r} then, {now[name]!r} now" for name in changed if name != "shards"]
+        if "shards" in changed:
             differing.insert(0, self.identity.differing(str(state.get("shards", ""))))
         if differing:
             raise OrderError(

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.cache import CachedShard, Fetch, ShardCache
-from shards.extent import Extent, FileExtent, MemoryExtent, local_path, read_file
+from shards.extent import Extent, FileExtent, MemoryExtent, read_file
 from shards.sample_table import SampleTable, ShardPlace
 from shards.storage import MissingObject, StorageError
 from shards.tar import ShardFormatError, checksum
@@ -78,7 +78,7 @@ class SampleReader:
         table, place = self.table, self.table.place(run[0])
         start = int(table.offset[run[0]])
         stop = int(table.offset[run[-1]] + table.bytes[run[-1]])
-        path = local_path(place)
+        path = place.store.local_path(place.name)
         if path is not None:
             return FileExtent(path, start, stop - start)
         if self._cache is not None:

@@ -90,6 +90,10 @@ class Store:
         """URI of one object."""
         return f"{self.uri}/{name}"
 
+    def local_path(self, name: str = "") -> Path | None:
+        """The file that an object is, or the folder that the store is; None where they are not of this machine."""
+        return Path(self._path(name)) if self._scheme == "file" else None
+
     def child(self, name: str) -> Store:
         """The store below a folder of this one."""
         return Store(self.uri_of(name), self.patience)
@@ -328,6 +332,11 @@ class Store:
         return StorageError(f"{where}: the request failed ({cause}); check {hint}")
 
 
+def user_cache() -> Path:
+    """The folder of this user for what can be fetched or computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ecgchat"
+
+
 def local_folder(uri: str) -> Path:
     """A local folder that holds the objects below a URI: the folder itself, or a download into the user's cache.
 
@@ -338,10 +347,10 @@ def local_folder(uri: str) -> Path:
     versions = store.versions()
     if not versions:
         raise StorageError(f"{store.uri}: expected a folder with files, found nothing; check the URI")
-    if store.uri.startswith("file://"):
-        return Path(store.uri.removeprefix("file://"))
+    if (folder := store.local_path()) is not None:
+        return folder
     key = hashlib.sha256(repr((store.uri, sorted(versions.items()))).encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ecgchat" / key
+    cache = user_cache() / key
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=cache.parent))

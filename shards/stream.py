@@ -14,17 +14,19 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards.cache import CacheConfig
 from shards.dataset import ShardSet
+from shards.identity import Identity
 from shards.mixture import Mixture
 from shards.order import Drawn, Order, OrderConfig, OrderError, Part, Position, Segment, rank_slice
+from shards.plan import Kind
 from shards.reader import DamagedSampleError, Fetched, SampleReader
 from shards.sample_table import SampleTable
 from shards.storage import Patience
@@ -110,8 +112,14 @@ class SampleStream(ABC, Generic[BatchT]):
         start: where to begin; `order.restore(state)` after a restart.
 
     Raises:
+        DatasetError: a data set holds samples of another kind.
         OrderError: the samples do not fill one batch.
     """
+
+    kind: ClassVar[Kind]
+    """Of the samples that it reads."""
+    reads: ClassVar[str]
+    """The same in words."""
 
     def __init__(
         self,
@@ -122,6 +130,7 @@ class SampleStream(ABC, Generic[BatchT]):
         start: Position = Position(),
     ) -> None:
         self.mixture = Mixture.of(data)
+        self.mixture.require_kind(self.kind, f"a loader of {self.reads}")
         self.config = config
         self.table = SampleTable(self.mixture)
         self.order = self._order()
@@ -137,10 +146,13 @@ class SampleStream(ABC, Generic[BatchT]):
 
     def _order(self) -> Order:
         """The order of what fills batches: here of samples."""
-        shards = self.table.shard_of_part
-        taken = self.mixture.taken([len(part) for part in shards])
-        parts = [Part(part, count) for part, count in zip(shards, taken, strict=True)]
-        return Order(parts, self.config.order, self.mixture.identity)
+        return self._order_of(self.table.shard_of_part, self.mixture.identity)
+
+    def _order_of(self, shard_of_part: Sequence[NDArray[np.int64]], identity: Identity) -> Order:
+        """The order of what lies in these shards, as often as the mixture takes it."""
+        taken = self.mixture.taken([len(part) for part in shard_of_part])
+        parts = [Part(part, count) for part, count in zip(shard_of_part, taken, strict=True)]
+        return Order(parts, self.config.order, identity)
 
     def _rows(self, drawn: Drawn) -> NDArray[np.int64]:
         """Rows of the table that are read for what was drawn."""

@@ -31,6 +31,9 @@ MANY_RANKS = LoaderConfig(OrderConfig(global_batch=4096, lanes=1024))
 class NothingRead(SampleStream[Batch]):
     """A loader that does all but read: its order, its position, and what it would fetch."""
 
+    kind = "ecg"
+    reads = "ECGs"
+
     def _batch(self, chosen: Chosen, position: Position) -> Batch:
         return Batch(keys=[], weight=np.zeros(self.width, np.float32), damaged=[], position=position)
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from shards.conversations.record import count_marks
 from shards.dataset import ShardSet
-from shards.mixture import Mixture
 from shards.order import Position
 from shards.record import ECG_MARK
 from shards.stream import Batch, Chosen, LoaderConfig, SampleStream
@@ -51,16 +50,8 @@ class ConversationLoader(SampleStream[ConversationBatch]):
         OrderError: the samples do not fill one batch.
     """
 
-    def __init__(
-        self,
-        data: ShardSet | Mixture,
-        config: LoaderConfig,
-        rank: int = 0,
-        world_size: int = 1,
-        start: Position = Position(),
-    ) -> None:
-        Mixture.of(data).require_kind("conversation", "a loader of conversations")
-        super().__init__(data, config, rank, world_size, start)
+    kind = "conversation"
+    reads = "conversations"
 
     def _batch(self, chosen: Chosen, position: Position) -> ConversationBatch:
         damaged: list[str] = []

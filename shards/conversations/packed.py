@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shards.conversations.loader import ConversationSample, open_conversation
 from shards.dataset import ShardSet
 from shards.mixture import Mixture
-from shards.order import Drawn, Order, Part, Position
+from shards.order import Drawn, Order, Position
 from shards.packing import Packing
 from shards.stream import Batch, Chosen, LoaderConfig, SampleStream
 
@@ -43,6 +43,9 @@ class PackedLoader(SampleStream[PackedBatch]):
         OrderError: the packs do not fill one batch.
     """
 
+    kind = "conversation"
+    reads = "packed conversations"
+
     def __init__(
         self,
         data: ShardSet | Mixture,
@@ -52,19 +55,16 @@ class PackedLoader(SampleStream[PackedBatch]):
         world_size: int = 1,
         start: Position = Position(),
     ) -> None:
-        mixture = Mixture.of(data)
-        mixture.require_kind("conversation", "a loader of packed conversations")
         self._packings = packings
         self._first_pack = np.cumsum([0, *(packing.packs for packing in packings)])
-        self._first_row = np.cumsum([0, *(part.index.num_rows for part in mixture.parts)])
-        super().__init__(mixture, config, rank, world_size, start)
+        super().__init__(data, config, rank, world_size, start)
+        self._first_row = np.cumsum([0, *map(len, self.table.shard_of_part)])
 
     def _order(self) -> Order:
-        taken = self.mixture.taken([packing.packs for packing in self._packings])
-        parts = [Part(packing.shard_of_pack, count) for packing, count in zip(self._packings, taken, strict=True)]
         identity = self.mixture.identity
         packed = "+".join(packing.digest for packing in self._packings)
-        return Order(parts, self.config.order, replace(identity, selection=f"{identity.selection}; packed {packed}"))
+        named = replace(identity, selection=f"{identity.selection}; packed {packed}")
+        return self._order_of([packing.shard_of_pack for packing in self._packings], named)
 
     def _rows(self, drawn: Drawn) -> NDArray[np.int64]:
         return np.concatenate([np.zeros(0, np.int64), *self._members(drawn)])
@@ -72,12 +72,12 @@ class PackedLoader(SampleStream[PackedBatch]):
     def _members(self, drawn: Drawn) -> list[NDArray[np.int64]]:
         """Rows of the table of each pack."""
         parts = np.searchsorted(self._first_pack, drawn.samples, side="right") - 1
-        return [
-            self._first_row[part] + self._packings[part].members(number, pack, self.config.order.seed)[0]
-            for part, number, pack in zip(
-                parts.tolist(), drawn.rounds.tolist(), (drawn.samples - self._first_pack[parts])[:, None], strict=True
-            )
-        ]
+        members = []
+        for part, number, pack in zip(parts.tolist(), drawn.rounds.tolist(), drawn.samples, strict=True):
+            here = np.array([pack - self._first_pack[part]])
+            [rows] = self._packings[part].members(number, here, self.config.order.seed)
+            members.append(self._first_row[part] + rows)
+        return members
 
     def _batch(self, chosen: Chosen, position: Position) -> PackedBatch:
         damaged: list[str] = []
