@@ -12,7 +12,6 @@ import itertools
 import json
 import random
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -25,12 +24,14 @@ import torch
 from torch import Tensor
 
 from cluster.checkpoint import CheckpointConfig, Checkpoints
+from cluster.console import say
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
 from cluster.errors import AgreedError, at_least
 from cluster.markers import Marker, step_name
+from cluster.numbers import Numbers, StepNumbers
 from cluster.resume import check_same_frozen, check_same_settings
 from cluster.stage import Stage, StepData, Term
-from cluster.timing import StepTimes, peak_memory_gb
+from cluster.timing import StepTimes
 from cluster.tracking import Tracker, TrackingConfig
 from cluster.world import World
 from shards.storage import Store
@@ -67,21 +68,6 @@ class Result:
     checkpoint: str
     wandb_run: str
     world_size: int
-
-
-@dataclass
-class _Pending:
-    """Numbers of a step that are still on the device."""
-
-    step: int
-    totals: Tensor
-    """(terms + 1,) sums over this rank: of each term, and tokens read."""
-    counts: Tensor
-    """(terms,) over all ranks."""
-    norm: Any
-    rate: float
-    times: StepTimes
-    wait_s: float
 
 
 def train(
@@ -131,7 +117,9 @@ class _Run:
         self.tracker: Tracker | None = None
         self.frozen: dict[str, str] = {}
         """Digests of what checkpoints do not copy; known to rank 0."""
-        self.pending: list[_Pending] = []
+        self.numbers = Numbers(stage, self.world, self.steps)
+        self.weights: dict[str, float] = {}
+        """Of each term in the loss."""
         self.step = 0
         """The step that is being done."""
         self.damaged: dict[str, None] = {}
@@ -246,9 +234,10 @@ class _Run:
             engine.step()
             times.mark("optimizer")
             totals[:-1] += torch.stack([terms[name].total.detach().float() for name in counts])
-            self.term_weights = {name: terms[name].weight for name in counts}
+            self.weights = {name: terms[name].weight for name in counts}
         norm = engine.get_global_grad_norm() if norm is None else norm
-        self.pending.append(_Pending(step, totals, torch.stack(list(counts.values())), norm, rate, times, batch.wait_s))
+        summed = torch.stack(list(counts.values()))
+        self.numbers.add(StepNumbers(step, totals, summed, self.weights, norm, rate, times, batch.wait_s))
         return batch
 
     def _agreed(self, data: Iterator[StepData]) -> Iterator[StepData]:
@@ -300,48 +289,11 @@ class _Run:
             )
 
     def _log(self) -> None:
-        """Bring the numbers of the last steps from the device, join the ranks', and write their lines."""
-        if not self.pending:
-            return
-        totals = self.world.sum(torch.stack([item.totals for item in self.pending]))
-        averages = (totals[:, :-1] / torch.stack([item.counts for item in self.pending])).tolist()
-        tokens = totals[:, -1].tolist()
-        lines = [self._line(*numbers) for numbers in zip(self.pending, averages, tokens, strict=True)]
-        self.pending.clear()
-        if self.tracker is not None:
+        """Write the lines of the last steps."""
+        lines = self.numbers.lines()
+        if self.tracker is not None and lines:
             self.tracker.log(lines)
-            self._say(lines)
-
-    def _line(self, item: _Pending, averages: list[float], tokens: float) -> dict[str, Any]:
-        names = list(self.term_weights)
-        seconds = item.times.seconds()
-        loss = sum(self.term_weights[name] * value for name, value in zip(names, averages, strict=True))
-        return {
-            "step": item.step,
-            "samples": item.step * self.stage.global_batch,
-            "train/loss": loss,
-            **{f"train/loss_{name}": value for name, value in zip(names, averages, strict=True)},
-            "train/learning_rate": item.rate,
-            "train/gradient_norm": float(item.norm),
-            "perf/samples_per_s": self.stage.global_batch / seconds["step"],
-            **({"perf/tokens_per_s": tokens / seconds["step"]} if tokens else {}),
-            "perf/data_wait_share": item.wait_s / seconds["step"],
-            **{f"perf/time_{part}_s": value for part, value in seconds.items()},
-            "perf/memory_gb": peak_memory_gb(self.world.device),
-        }
-
-    def _say(self, lines: list[dict[str, Any]]) -> None:
-        last, count = lines[-1], len(lines)
-        seconds = sum(line["perf/time_step_s"] for line in lines) / count
-        wait = sum(line["perf/data_wait_share"] for line in lines) / count
-        committed = self.checkpoints.committed_step
-        say(
-            f"{self.stage.name} step {last['step']}/{self.steps} ({last['step'] / self.steps:.0%})  "
-            f"loss {sum(line['train/loss'] for line in lines) / count:.4f}  lr {last['train/learning_rate']:.2e}  "
-            f"grad {last['train/gradient_norm']:.2f}  {self.stage.global_batch / seconds:.1f} samples/s  step {seconds:.2f} s  "
-            f"data wait {wait:.1%}  {last['perf/memory_gb']:.1f} GB  committed {committed or '-'}  "
-            f"left {(self.steps - last['step']) * seconds:.0f} s"
-        )
+            self.numbers.say(lines, self.checkpoints.committed_step)
 
     def _validate(self, engine: Any, step: int) -> None:
         """The losses over the whole validation split, the same at any world size."""
@@ -358,7 +310,7 @@ class _Run:
         names = list(sums)
         joined = self.world.sum(torch.stack([sums[name] for name in names] + [counts[name].float() for name in names])).tolist()
         averages = {name: joined[i] / max(1.0, joined[len(names) + i]) for i, name in enumerate(names)}
-        loss = sum(self.term_weights[name] * value for name, value in averages.items())
+        loss = sum(self.weights[name] * value for name, value in averages.items())
         self.validated = (step, loss)
         values = {"eval/loss": loss, **{f"eval/loss_{name}": value for name, value in averages.items()}}
         if self.tracker is not None:
@@ -397,8 +349,3 @@ def backward(engine: Any, terms: dict[str, Term], counts: dict[str, Tensor], wor
     """
     loss = sum(terms[name].weight * terms[name].total / counts[name] for name in counts)
     engine.backward(loss * world.size, scale_wrt_gas=False)
-
-
-def say(line: str) -> None:
-    """A line for whoever watches; only rank 0 calls it."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
