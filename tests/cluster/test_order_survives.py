@@ -14,7 +14,6 @@ from cluster import metrics
 from cluster.markers import MARKER_END
 from jobs.coca import CocaJob, CocaStage
 from jobs.config import from_settings
-from shards.extent import local_path
 from tests.cluster.ranks import Ranks
 from tests.cluster.small_stage import NOTES, WAIT_BEFORE, SmallJob, SmallStage
 from tests.settings import small_settings
@@ -139,7 +138,7 @@ def damage(loader, step, rank):
     size = loader.config.order.global_batch
     row = loader.order.batch_samples(0, step - 1)[(rank * size + size // 2) // 2]
     place = loader.table.place(row)
-    with local_path(place).open("r+b") as file:
+    with place.store.local_path(place.name).open("r+b") as file:
         file.seek(int(loader.table.offset[row] + loader.table.bytes[row] // 2))
         bits = file.read(8)
         file.seek(-len(bits), os.SEEK_CUR)
