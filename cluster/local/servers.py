@@ -14,13 +14,15 @@ import psutil
 
 from cluster.errors import RunError
 
+LOOPBACK = "127.0.0.1"
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now; all different."""
+
+def free_ports(count: int, address: str = LOOPBACK) -> list[int]:
+    """Ports of an address of this machine that nobody listens on now; all different."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((address, 0))
         return [one.getsockname()[1] for one in sockets]
     finally:
         for one in sockets:
@@ -42,11 +44,11 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], what
         time.sleep(0.1)
 
 
-def listens(port: int) -> bool:
-    """Whether somebody accepts connections on a port of loopback."""
+def listens(port: int, address: str = LOOPBACK) -> bool:
+    """Whether somebody accepts connections on a port."""
     with socket.socket() as one:
         one.settimeout(1)
-        return one.connect_ex(("127.0.0.1", port)) == 0
+        return one.connect_ex((address, port)) == 0
 
 
 def start(command: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:

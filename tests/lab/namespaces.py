@@ -1,4 +1,4 @@
-"""Machines for tests: hosts in namespaces of this one, each with its own address, processes, temporary folder and home, and an sshd.
+"""Machines for tests: hosts in namespaces of this one, each with its own address, processes, /tmp and home, and an sshd.
 
     this machine (10.77.N.1) ─┐
     host (10.77.N.2) ─────────┼─ switch, a namespace that holds the bridge
@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+from cluster.local.servers import listens
 
 PROJECT = Path(__file__).parents[2]
 TOOLS = ("ip", "unshare", "nsenter", "mount", "/usr/sbin/sshd", "ssh-keygen", "rsync")
@@ -72,9 +74,8 @@ def missing() -> str | None:
     absent = [tool for tool in TOOLS if shutil.which(tool) is None]
     if absent:
         return f"a lab of network namespaces needs {', '.join(absent)} (Debian: iproute2 openssh-server rsync)"
-    trial = subprocess.run(
-        ["unshare", "--net", "--pid", "--mount", "--fork", "true"], capture_output=True, text=True, check=False
-    )
+    command = ["unshare", "--net", "--pid", "--mount", "--fork", "true"]
+    trial = subprocess.run(command, capture_output=True, text=True, check=False)
     return f"a lab needs namespaces: {trial.stderr.strip()}" if trial.returncode else None
 
 
@@ -172,10 +173,22 @@ class Host:
         """Switch it on: its disk is as it was left, its processes are new."""
         arguments = [str(self.home), self.name, *self.lab.shared]
         self.namespace = Namespace(["--net", "--mount", "--uts"], HOST, arguments, self.folder / "console.log")
-        link, pid = self.link, self.namespace.pid
-        self.lab.in_switch(f"ip link add {link} type veth peer name eth0 netns {pid} && ip link set {link} master lab up")
+        # The same hardware address at each start: its neighbours remember it.
+        card = f"eth0 address 02:00:00:00:{self.lab.number:02x}:{int(self.address.rpartition('.')[2]):02x}"
+        self.lab.in_switch(
+            f"ip link add {self.link} type veth peer name {card} netns {self.namespace.pid}"
+            f" && ip link set {self.link} master lab up"
+        )
         run(*self.enter, "ip", "address", "add", f"{self.address}/24", "dev", "eth0")
         run(*self.enter, "ip", "link", "set", "eth0", "up")
+        self._wait_for_ssh()
+
+    def _wait_for_ssh(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not listens(22, self.address):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"sshd of {self.name} does not answer: {(self.folder / 'sshd.log').read_text()}")
+            time.sleep(0.05)
 
     @property
     def link(self) -> str:
@@ -230,19 +243,8 @@ class Namespace:
     """A process in namespaces of its own that runs a shell script; all that it holds ends with it, and it with this process."""
 
     def __init__(self, kinds: Sequence[str], script: str, arguments: Sequence[str], log: Path) -> None:
-        command = [
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            *kinds,
-            "bash",
-            "-c",
-            script,
-            "lab",
-            *arguments,
-        ]
+        namespaces = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *kinds]
+        command = [*namespaces, "bash", "-c", script, "lab", *arguments]
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
@@ -250,7 +252,7 @@ class Namespace:
         assert self.process.stdout is not None
         if self.process.stdout.readline() != b"ready\n":
             self.process.kill()
-            raise RuntimeError(f"{shlex.join(command[:8])} …: {log.read_text().strip()}")
+            raise RuntimeError(f"{shlex.join(namespaces)}: {log.read_text().strip()}")
         [first] = psutil.Process(self.process.pid).children()
         self.pid: int = first.pid
 
