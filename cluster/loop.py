@@ -27,6 +27,7 @@ from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.console import say
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
 from cluster.errors import AgreedError, at_least
+from cluster.events import Events
 from cluster.markers import Marker, step_name
 from cluster.numbers import Numbers, StepNumbers
 from cluster.resume import check_same_frozen, check_same_settings
@@ -114,6 +115,7 @@ class _Run:
         self.local = scratch
         self.steps = config.steps or max(1, round(config.epochs * stage.steps_per_epoch()))
         self.checkpoints = Checkpoints(run, config.checkpoint, self.world, scratch)
+        self.events = Events(run, scratch, self.world)
         self.tracker: Tracker | None = None
         self.frozen: dict[str, str] = {}
         """Digests of what checkpoints do not copy; known to rank 0."""
@@ -192,8 +194,12 @@ class _Run:
         )
         self.run.put("config.json", json.dumps(described, indent=1).encode())
         self.tracker.show(self.stage.pictures())
-        origin = f"resumed from committed step {first}" if first else "from the beginning"
-        say(f"{self.stage.name}: attempt {self.world.attempt}, {self.world.size} workers, {self.steps} steps, {origin}")
+        begun = f"{self.stage.name}: attempt {self.world.attempt}, {self.world.size} workers, {self.steps} steps"
+        if first:
+            self.events.say("resumed", f"{begun}, resumed from committed step {first}", first)
+        else:
+            say(f"{begun}, from the beginning")
+        self.events.write()
 
     def _steps(self, engine: Any, first: int, state: dict[str, Any] | None) -> None:
         config = self.config

@@ -2,12 +2,13 @@
 
 {"attempt": "20261120T101500-a1b2c3", "resumed_from": 0, "started": "2026-11-20T10:15:00+00:00"}
 {"attempt": "20261120T101500-a1b2c3", "step": 1, "samples": 64, "train/loss": 4.21, "perf/samples_per_s": 88.0}
+{"event": "slow_rank", "step": 50, "attempt": "20261120T101500-a1b2c3", "said": "rank 3 on node-7 takes …"}
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,27 @@ def read(path: Path) -> list[dict[str, Any]]:
     ones did after s. Lines of one step (training, validation) are joined. A last line that a kill cut short is left out.
     """
     steps: dict[int, dict[str, Any]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
+    for line in _whole_lines(path):
         if "resumed_from" in line:
             steps = {step: values for step, values in steps.items() if step <= line["resumed_from"]}
-        elif "step" in line:
+        elif "step" in line and "event" not in line:
             steps.setdefault(line["step"], {}).update(line)
     return [steps[step] for step in sorted(steps)]
 
 
 def attempts(path: Path) -> list[dict[str, Any]]:
     """The first line of each attempt, in order."""
-    return [line for text in path.read_text(encoding="utf-8").splitlines() if "resumed_from" in (line := json.loads(text))]
+    return [line for line in _whole_lines(path) if "resumed_from" in line]
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """What happened beside the numbers (`cluster.events`), in order, of all attempts."""
+    return [line for line in _whole_lines(path) if "event" in line]
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(text)
+        except ValueError:
+            continue
