@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.errors import at_least
+from cluster.errors import RunError, at_least
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,11 @@ class LaunchConfig:
     auto: ray where RAY_ADDRESS is set, which a submitted job finds set, else processes."""
     workers: int = 1
     """Ranks under Ray; torchrun brings its own number."""
+    min_workers: int = 0
+    """Under Ray: with how few ranks the run goes on while the cluster has no room for `workers`; it grows back when it has.
+    The global batch and the order of the samples stay. 0 keeps the number of ranks: the run waits for room."""
+    resize_every_s: float = 60
+    """With `min_workers`: seconds between looks for room to grow, which starts the ranks anew."""
     cpus_per_worker: float = 1
     gpus_per_worker: int = 0
     """1 trains on GPUs with NCCL, 0 on CPUs with gloo."""
@@ -29,6 +34,14 @@ class LaunchConfig:
     def __post_init__(self) -> None:
         at_least(1, launch__workers=self.workers)
         at_least(0, launch__gpus_per_worker=self.gpus_per_worker, launch__threads=self.threads)
+        at_least(0, launch__min_workers=self.min_workers, launch__resize_every_s=self.resize_every_s)
+        if self.min_workers > self.workers:
+            raise RunError(f"launch.min_workers: at most launch.workers {self.workers} are allowed, not {self.min_workers}")
+
+    @property
+    def fewest(self) -> int:
+        """Ranks below which the run waits."""
+        return self.min_workers or self.workers
 
     @property
     def by(self) -> Literal["ray", "processes"]:

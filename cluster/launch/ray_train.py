@@ -28,6 +28,9 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) 
 
     # Ray Train would print each line of a worker a second time, through its logger.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    # How long it waits for places that it has reckoned with. A node may be lost in between: fewer ranks are then to go on soon;
+    # a fixed number has to wait in any case, and each time that it is too long costs a restart of the wait alone.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30" if launch.min_workers else "600")
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     _require_resources(ray.cluster_resources(), launch)
     resources = {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if launch.gpus_per_worker else {})
@@ -37,7 +40,10 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) 
             train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
             torch_config=TorchConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=launch.workers, use_gpu=launch.gpus_per_worker > 0, resources_per_worker=resources
+                num_workers=(launch.min_workers, launch.workers) if launch.min_workers else launch.workers,
+                elastic_resize_monitor_interval_s=launch.resize_every_s,
+                use_gpu=launch.gpus_per_worker > 0,
+                resources_per_worker=resources,
             ),
             run_config=RunConfig(
                 # Ray would take an older run's state for this one's if they shared a name.
@@ -85,12 +91,11 @@ def first_cause(error: BaseException) -> str:
 
 def _require_resources(found: dict[str, float], launch: LaunchConfig) -> None:
     """Refuse a job that the cluster could never place: Ray would wait for a node that does not come."""
-    for resource, wanted in (
-        ("CPU", launch.workers * launch.cpus_per_worker),
-        ("GPU", launch.workers * launch.gpus_per_worker),
-    ):
+    setting = "launch.min_workers" if launch.min_workers else "launch.workers"
+    for resource, each in (("CPU", launch.cpus_per_worker), ("GPU", launch.gpus_per_worker)):
+        wanted = launch.fewest * each
         if wanted > found.get(resource, 0):
             raise RunError(
-                f"launch.workers {launch.workers} want {wanted:g} {resource}s, the Ray cluster has {found.get(resource, 0):g}; "
-                "lower launch.workers, or add nodes"
+                f"{setting} {launch.fewest} want {wanted:g} {resource}s, the Ray cluster has {found.get(resource, 0):g}; "
+                f"lower {setting}, or add nodes"
             )

@@ -1,6 +1,6 @@
 """A Ray cluster on the hosts of a lab, brought up as the user does it: `ray up ray_cluster.yaml` on a laptop, by ssh.
 
-    laptop ── ssh ──► head, node-1, node-2, …        every host: one CPU, an environment for the store in `~/.profile`
+laptop ── ssh ──► head, node-1, node-2, …        every host: one CPU, an environment for the store in `~/.profile`
 """
 
 from __future__ import annotations
