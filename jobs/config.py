@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cluster.errors import RunError
+from shards.storage import Store
 
 # What stands under a setting in its dataclass is what --help says of it.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -92,17 +93,27 @@ def _file_first(words: list[str]) -> list[str]:
     waiting = iter(words)
     for word in waiting:
         if word == "--config":
-            first += [word, *itertools.islice(waiting, 1)]
+            first += [word, *map(_settings_file, itertools.islice(waiting, 1))]
+        elif word.startswith("--config="):
+            first += ["--config", _settings_file(word.partition("=")[2])]
         else:
-            (first if word.startswith("--config=") else rest).append(word)
+            rest.append(word)
     return first + rest
+
+
+def _settings_file(place: str) -> str:
+    """A file's path as it is; from a store its content, which the parser takes as well."""
+    if "://" not in place:
+        return place
+    folder, _, name = place.rpartition("/")
+    return Store(folder).get(name).decode()
 
 
 def _parser(kind: type[J], prog: str) -> ArgumentParser:
     description = (kind.__doc__ or "").split("\n")[0]
     # A shortened key would be taken for the one key that begins so: a typing error must not train.
     parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with settings")
+    parser.add_argument("--config", action="config", help="YAML file with settings, or its URI")
     parser.add_class_arguments(kind, nested_key=None)
     return parser
 

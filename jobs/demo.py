@@ -27,7 +27,7 @@ from rich.console import Console
 
 from cluster import metrics
 from cluster.errors import RunError
-from cluster.launch.ray_jobs import submit
+from cluster.launch.ray_jobs import RayOptions, submit
 from cluster.local import object_store, ray_head
 from cluster.markers import Marker
 from ecgchat.small_llm import SmallLlmConfig
@@ -218,7 +218,7 @@ def _train(pipeline: Pipeline, address: str, stage: Stage, small: bool) -> Marke
     log_file = pipeline.out(f"{stage}.log")
     with pipeline.step(f"training {stage} on Ray"), log_file.open("w") as log:
         console.print(f"ray job submit --address {address} --working-dir . -- {command}", highlight=False, soft_wrap=True)
-        if submit(address, command, PROJECT, write=lambda text: _write(text, log)):
+        if submit(command, RayOptions(address, PROJECT), stage, write=lambda text: _write(text, log)):
             raise RunError(f"the job that trains {stage} failed; its output is above and in {log_file}")
     with pipeline.step(f"exporting {stage}"):
         _fetch(Store(pipeline.run(stage)), pipeline.out(stage))

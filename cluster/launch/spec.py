@@ -103,9 +103,9 @@ def refuse_keys(words: Iterable[str]) -> None:
     """
     values = {value: name for name, value in os.environ.items() if is_secret(name) and len(value) >= 8}
     for word in words:
-        name = next((name for value, name in values.items() if value in word), None)
         assigned = re.match(r"(?:-+(?:env|e)=)?([A-Za-z_][A-Za-z0-9_]*)(?:=|$)", word)
-        name = name or (assigned.group(1) if assigned and is_secret(assigned.group(1)) else None)
+        name = assigned.group(1) if assigned and is_secret(assigned.group(1)) else None
+        name = name or next((name for value, name in values.items() if value in word), None)
         if name:
             raise RunError(f"{name}: a key is not sent along with a job, where others can read it; {WHERE_KEYS_GO}")
 
@@ -123,12 +123,30 @@ def record_launch(spec: LaunchSpec, launcher: str, **facts: Any) -> str | None:
     """
     if not spec.run:
         return None
-    now = time.time()
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}"
+    stamp = time_stamp()
     name = f"{FOLDER}/{stamp}.json"
     content = {"launcher": launcher, "submitted": stamp, **facts, "command": list(spec.command), "spec": asdict(spec)}
     Store(spec.run).put(name, json.dumps(content, indent=1).encode())
     return name
+
+
+def time_stamp() -> str:
+    """Now, as a name that sorts by time: `20261121T191748.123`, UTC."""
+    now = time.time()
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}"
+
+
+def values_of(names: Iterable[str]) -> dict[str, str]:
+    """Variables of this environment that go to a job.
+
+    Raises:
+        RunError: one of them is not set here.
+    """
+    names = list(names)
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise RunError(f"--env {missing[0]}: expected a variable that is set here, found none; set it, or leave it out")
+    return {name: os.environ[name] for name in names}
 
 
 def launches(run: Store) -> list[dict[str, Any]]:

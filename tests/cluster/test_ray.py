@@ -45,7 +45,7 @@ def cluster(tmp_path_factory):
 
 def submit(head, command, folder, **environment):
     """Status and output of `ecgchat submit`, in a process of its own: Ray reads its token once, when it is first imported."""
-    words = [sys.executable, "-m", "jobs.cli", "submit", "--address", head.address, "--working-dir", str(folder), "--"]
+    words = [sys.executable, "-m", "jobs.cli", "submit", "ray", "--address", head.address, "--working-dir", str(folder), "--"]
     done = subprocess.run(
         [*words, *command.split()],
         cwd=PROJECT,
@@ -125,8 +125,8 @@ def test_a_job_is_submitted_followed_and_its_status_passed_on(cluster, tmp_path)
     status, output = submit(cluster[0], "python hello.py 0", tmp_path)
     assert status == 0
     assert "hello from the cluster" in output
-    status, _ = submit(cluster[0], "python hello.py 3", tmp_path)
-    assert status == 1
+    for status in (3, 75):
+        assert submit(cluster[0], f"python hello.py {status}", tmp_path)[0] == status
 
 
 def test_a_wrong_token_is_one_sentence(cluster, tmp_path):
@@ -148,7 +148,7 @@ def test_an_address_where_nobody_answers_is_named(tmp_path):
 def test_more_workers_than_the_cluster_has_is_said_at_once(cluster, small_job, tmp_path):
     job = {**small_job, "launch": {"workers": 64}}
     status, output = submitted(cluster[0], "jobs.coca:worker", job, tmp_path)
-    assert status == 1
+    assert status == 2
     assert "launch.workers 64 want 64 CPUs, the Ray cluster has 2" in output
 
 
@@ -156,14 +156,14 @@ def test_an_error_that_all_ranks_share_is_said_once_and_not_tried_again(cluster,
     """The run of the first test exists; its seed may not change."""
     job = with_folder(small_job, f"{cluster[1]}/undisturbed", seed=7)
     status, output = submitted(cluster[0], "jobs.coca:worker", job, tmp_path)
-    assert status == 1
+    assert status == 2
     assert output.count("this run was begun with other settings (train.seed None then, 7 now)") == 1
 
 
 def test_the_cause_of_a_failure_for_good_is_named_once(cluster, small_job, tmp_path):
     job = {**small_job, "launch": {**small_job["launch"], "max_failures": 0}}
     status, output = submitted(cluster[0], "tests.cluster.workers:failing", job, tmp_path)
-    assert status == 1
+    assert status == 2
     [sentence] = [line for line in output.splitlines() if line.startswith("ecgchat: ")]
     assert "the workers failed more than launch.max_failures 0 times" in sentence
     assert "the disk of this rank is gone" in sentence

@@ -77,7 +77,7 @@ def members(session):
 
 def test_a_ray_cluster_writes_the_same_bytes_into_object_storage(simulated_folder, undisturbed, tmp_path, monkeypatch):
     with object_store.serve(tmp_path / "s3") as s3, ray_head.serve(tmp_path / "ray.log", s3.environment, cpus=2) as head:
-        words = ["submit", "--address", head.address, "--working-dir", str(tmp_path), "--"]
+        words = ["submit", "ray", "--address", head.address, "--working-dir", str(tmp_path), "--"]
         done = subprocess.run(
             [sys.executable, "-m", "jobs.cli", *words, *build_command(simulated_folder, f"{s3.uri}/set", "--ray")],
             env={**os.environ, **head.environment},

@@ -82,7 +82,8 @@ def test_an_unknown_command_prints_the_usage_as_an_error(ecgchat, words):
         ),
         ("export", "--run --out --step"),
         ("eval", "--model --shards --split --batch --out"),
-        ("submit", "--address --working-dir command"),
+        ("submit", "ray"),
+        ("submit ray", "--address --working-dir --nodes --gpus-per-node --dry-run --resubmit --env"),
     ],
 )
 def test_the_help_of_each_command_names_its_arguments(ecgchat, command, arguments):
