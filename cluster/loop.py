@@ -14,7 +14,7 @@ import random
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster import stopping
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.console import say
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
@@ -69,6 +70,10 @@ class Result:
     checkpoint: str
     wandb_run: str
     world_size: int
+    committed: int
+    """Newest committed step, 0 where there is none."""
+    stopped: str | None = None
+    """Who or what asked it to end before its last step."""
 
 
 def train(
@@ -124,32 +129,70 @@ class _Run:
         """Of each term in the loss."""
         self.step = 0
         """The step that is being done."""
+        self.done = 0
+        """The newest step that is done, in this attempt or before it."""
         self.damaged: dict[str, None] = {}
         """What is said of each sample that was left out in this attempt, in the order that they were met."""
         self.validated: tuple[int, float] | None = None
         """Step and loss of the newest validation."""
+        self.validation_left = False
+        """Whether the newest one was left before its end, to be done again when the run goes on."""
+        self.stopped: str | None = None
+        """Why this attempt ends before its last step, as all ranks agreed."""
 
     def train(self) -> Result:
         """From the newest checkpoint to the last step."""
         marker = self.checkpoints.newest()
         with self.world.agreeing():
             self._check(marker)
-        first = marker.step if marker else 0
+        first = self.done = marker.step if marker else 0
         if marker is not None and first >= self.steps:
             return self._finished(marker)
+        with self._asked_by_file():
+            if self._agree_to_stop():
+                return self._result(first, "")
+            return self._attempt(marker, first)
+
+    def _attempt(self, marker: Marker | None, first: int) -> Result:
         source = self.checkpoints.fitting(marker, self.config.engine.zero_stage) if marker else None
         engine = self._engine(load_universal=source is not None and source.universal)
         if source is not None:
             self.checkpoints.restore(engine, source)
         self._track(first)
         try:
-            self._steps(engine, first, marker.content["data"] if marker else None)
+            self._steps(engine, first, marker.content if marker else None)
         finally:
             self.checkpoints.close()
         if self.tracker is not None:
             self.tracker.close()
-        run_id = self.tracker.run_id if self.tracker else ""
-        return Result(self.steps, first, self._checkpoint_uri(self.steps), run_id, self.world.size)
+        return self._result(first, self.tracker.run_id if self.tracker else "")
+
+    def _result(self, first: int, wandb_run: str) -> Result:
+        committed = self.checkpoints.committed_step or 0
+        uri = self._checkpoint_uri(committed) if committed else ""
+        return Result(self.steps, first, uri, wandb_run, self.world.size, committed, self.stopped)
+
+    @contextmanager
+    def _asked_by_file(self) -> Iterator[None]:
+        """Rank 0 looks for a `stop.json` meanwhile."""
+        if not self.world.main:
+            yield
+            return
+        with closing(stopping.StopFile(self.run)) as file, stopping.noticing(file.reason):
+            yield
+
+    def _agree_to_stop(self) -> bool:
+        """Whether any rank is asked to end, the same on all of them."""
+        [asked] = self.world.sum_on_host(stopping.asked() is not None)
+        if asked:
+            self._stop()
+        return bool(asked)
+
+    def _stop(self) -> None:
+        """Some rank is asked to end: all of them, for the first one's reason."""
+        reasons = self.world.gather_objects(stopping.asked())
+        self.stopped = next(reason for reason in reasons if reason)
+        self.events.say("stopped", f"{self.stage.name}: asked to stop after step {self.done} ({self.stopped})", self.done)
 
     def _check(self, marker: Marker | None) -> None:
         """Rank 0 alone digests what is frozen, which may be large."""
@@ -162,9 +205,8 @@ class _Run:
         """A run whose last step is committed has nothing left to do."""
         if self.world.main:
             say(f"{self.stage.name}: all {self.steps} steps are done and committed; nothing to do")
-        return Result(
-            self.steps, marker.step, self._checkpoint_uri(marker.step), marker.content["wandb_run"], marker.world_size
-        )
+        uri, run_id = self._checkpoint_uri(marker.step), marker.content["wandb_run"]
+        return Result(self.steps, marker.step, uri, run_id, marker.world_size, marker.step)
 
     def _checkpoint_uri(self, step: int) -> str:
         return self.run.uri_of(f"checkpoints/{step_name(step)}")
@@ -201,27 +243,49 @@ class _Run:
             say(f"{begun}, from the beginning")
         self.events.write()
 
-    def _steps(self, engine: Any, first: int, state: dict[str, Any] | None) -> None:
+    def _steps(self, engine: Any, first: int, resumed: dict[str, Any] | None) -> None:
+        """The steps after `first`, whose marker says where the data stands; until the last, or until somebody asks to stop."""
         config = self.config
-        with closing(self.stage.training_data(self.world, state)) as data:
+        saved = first
+        data_state: dict[str, Any] = {}
+        with closing(self.stage.training_data(self.world, resumed["data"] if resumed else None)) as data:
             agreed = self._agreed(data)
+            if resumed and resumed.get("validation_left"):
+                self._validate(engine, first)
             for step in range(first + 1, self.steps + 1):
                 self.step = step
-                batch = self._step(engine, agreed, step)
-                last = step == self.steps
+                batch = None if self.stopped else self._step(engine, agreed, step)
+                if batch is None:
+                    break
+                self.done, data_state, last = step, batch.state, step == self.steps
                 evaluate = step % config.eval_every == 0 or last
                 save = step % config.checkpoint.every_steps == 0 or last
                 if step % config.tracking.log_every == 0 or evaluate or save:
                     self._log()
                 if evaluate:
-                    self._validate(engine, step)
+                    self._validate(engine, step, may_stop=not last)
                 if save:
                     self._save(engine, step, batch.state, wait=last)
+                    saved = step
+            if self.stopped:
+                self._end_early(engine, saved, data_state)
 
-    def _step(self, engine: Any, data: Iterator[StepData], step: int) -> StepData:
+    def _end_early(self, engine: Any, saved: int, data_state: dict[str, Any]) -> None:
+        """Leave a committed checkpoint of the last step done, so that nothing is done twice."""
+        self._log()
+        if self.done > saved:
+            self._save(engine, self.done, data_state, wait=True)
+        else:
+            with self.world.agreeing():
+                self.checkpoints.wait()
+
+    def _step(self, engine: Any, data: Iterator[StepData], step: int) -> StepData | None:
+        """One step; None where it is not done because somebody asked to stop."""
         times = StepTimes(self.world.device)
         times.mark("start")
-        batch = next(data)
+        batch = next(data, None)
+        if batch is None:
+            return None
         counts = global_counts(self.stage, batch, self.world)
         rate = self.config.optimizer.rate(step - 1, self.steps)
         for group in engine.optimizer.param_groups:
@@ -246,8 +310,10 @@ class _Run:
         self.numbers.add(StepNumbers(step, totals, summed, self.weights, norm, rate, times, batch.wait_s))
         return batch
 
-    def _agreed(self, data: Iterator[StepData]) -> Iterator[StepData]:
+    def _agreed(self, data: Iterator[StepData], may_stop: bool = True) -> Iterator[StepData]:
         """A stage's data, or the same error on every rank: none may wait for one that gave up.
+
+        It ends before the first that some rank does not want any more, because it was asked to stop.
 
         Raises:
             AgreedError: some rank cannot read its data, or all together met more damage than is tolerated.
@@ -260,12 +326,15 @@ class _Run:
             except Exception as error:  # whatever it is, the other ranks have to hear of it
                 problem = error
             damaged = batch.damaged if batch else ()
-            failed, left_out = self.world.sum_on_host(problem is not None, len(damaged))
+            asked = may_stop and stopping.asked() is not None
+            failed, left_out, stops = self.world.sum_on_host(problem is not None, len(damaged), asked)
             if failed:
                 self.world.agree(self._data_trouble(problem) if problem else None)
             if left_out:
                 self._leave_out(damaged)
-            if batch is None:
+            if stops:
+                self._stop()
+            if batch is None or stops:
                 return
             yield batch
 
@@ -301,18 +370,22 @@ class _Run:
             self.tracker.log(lines)
             self.numbers.say(lines, self.checkpoints.committed_step)
 
-    def _validate(self, engine: Any, step: int) -> None:
-        """The losses over the whole validation split, the same at any world size."""
+    def _validate(self, engine: Any, step: int, may_stop: bool = True) -> None:
+        """The losses over the whole validation split, the same at any world size; nothing where it is asked to stop."""
         engine.eval()
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         with torch.no_grad():
-            for batch in self._agreed(iter(self.stage.validation_data(self.world))):
+            for batch in self._agreed(iter(self.stage.validation_data(self.world)), may_stop):
                 for micro_batch in batch.micro_batches:
                     for name, term in self.stage.terms(engine, micro_batch, self.world).items():
                         sums[name] = sums.get(name, torch.zeros((), device=self.world.device)) + term.total.float()
+                        self.weights[name] = term.weight
                     for name, count in self.stage.counts(micro_batch).items():
                         counts[name] = counts.get(name, torch.zeros((), device=self.world.device)) + count
+        self.validation_left = self.stopped is not None
+        if self.validation_left:
+            return
         names = list(sums)
         joined = self.world.sum(torch.stack([sums[name] for name in names] + [counts[name].float() for name in names])).tolist()
         averages = {name: joined[i] / max(1.0, joined[len(names) + i]) for i, name in enumerate(names)}
@@ -333,6 +406,7 @@ class _Run:
             "settings": self.settings,
             "frozen": self.frozen,
             "validation_loss": self.validated[1] if self.validated and self.validated[0] == step else None,
+            "validation_left": self.validation_left,
             "wandb_run": self.tracker.run_id if self.tracker else None,
         }
         with self.world.agreeing():

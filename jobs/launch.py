@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from transformers.utils.logging import disable_progress_bar
 
+from cluster import stopping
 from cluster.launch import process, ray_train
 from cluster.launch.config import LaunchConfig
 from cluster.loop import OnReport, TrainConfig, train
@@ -53,11 +56,25 @@ def start(
     disable_progress_bar()
     request = parse_with_dry_run(kind, arguments, prog)
     Store(request.job.run.folder)
-    stage = make_stage(request.job)
     if request.dry_run:
-        describe(stage)
+        describe(make_stage(request.job))
         return
-    print(json.dumps(launch(worker, asdict(request.job), request.job.launch, request.job.run.name), indent=1))
+    with stopping.listening():
+        make_stage(request.job)
+        outcome = launch(worker, asdict(request.job), request.job.launch, request.job.run)
+    if outcome["stopped"]:
+        sys.exit(_end_early(outcome))
+    print(json.dumps(outcome, indent=1))
+
+
+def _end_early(outcome: dict[str, Any]) -> int:
+    """The exit status of a run that was asked to stop; one of its ranks says where it stands."""
+    if os.environ.get("RANK", "0") == "0":
+        where, reason = f"stopped at step {outcome['committed']}, committed", outcome["stopped"]
+        if not outcome["committed"]:
+            where = "stopped, no step is committed yet"
+        print(f"ecgchat: {where} ({reason}); the same command goes on from there", file=sys.stderr)
+    return stopping.STOPPED_STATUS
 
 
 def run_worker(
@@ -70,10 +87,10 @@ def run_worker(
     return asdict(train(make_stage(job), job.train, Store(job.run.folder), job.run.name, settings, on_report))
 
 
-def launch(worker: str, settings: dict[str, Any], config: LaunchConfig, name: str) -> dict[str, Any]:
+def launch(worker: str, settings: dict[str, Any], config: LaunchConfig, run: RunConfig) -> dict[str, Any]:
     """Run a worker (`package.module:function`) on all ranks and return what rank 0 says at the end."""
     # Through JSON and back: what other machines and checkpoints will read is what runs here.
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     if config.by == "ray":
-        return ray_train.run(worker, plain, config, name)
+        return ray_train.run(worker, plain, config, run.name, Store(run.folder))
     return process.run(worker, plain, config)

@@ -17,6 +17,7 @@ from typing import Any
 
 from cluster.errors import RunError
 from cluster.launch.config import LaunchConfig
+from cluster.stopping import listening
 
 Worker = Callable[..., dict[str, Any]]
 """Called on each rank with the job's settings as a dictionary and `on_report`; returns what rank 0 has to say at the end."""
@@ -37,6 +38,11 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig) -> dict[str
             f"launch.workers {launch.workers}: this is one process without Ray; start it with "
             f"'torchrun --nproc-per-node {launch.workers} -m …', set RAY_ADDRESS, or set launch.workers 1"
         )
+    with listening():
+        return _in_group(load(worker), settings, launch, started_by_torchrun)
+
+
+def _in_group(worker: Worker, settings: dict[str, Any], launch: LaunchConfig, started_by_torchrun: bool) -> dict[str, Any]:
     prepare_process(launch)
     import torch.distributed as dist
 
@@ -47,7 +53,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig) -> dict[str
         os.environ.update(ALONE)
         dist.init_process_group(backend(), init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
     try:
-        outcome = load(worker)(settings, on_report=lambda values: None)
+        outcome = worker(settings, on_report=lambda values: None)
         # Nobody leaves while another rank still talks to it.
         dist.barrier()
         return outcome

@@ -7,17 +7,27 @@ import logging
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from cluster import stopping
 from cluster.errors import AgreedError, RunError
 from cluster.launch.config import LaunchConfig
 from cluster.launch.process import backend, load, prepare_process
+from shards.storage import Store
 
 
-def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) -> dict[str, Any]:
+def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, folder: Store) -> dict[str, Any]:
     """Run a worker (`package.module:function`) on the ranks of a Ray Train worker group.
 
     Ray's own checkpoints are not used: a restarted worker finds the newest committed one by itself.
+
+    Args:
+        worker: what every rank calls.
+        settings: of the job.
+        launch: how many ranks, on what.
+        name: of the run.
+        folder: of the run; what this process is asked by a signal is asked of the workers there.
 
     Raises:
         RunError: the workers failed for good; the first cause, in one sentence.
@@ -53,7 +63,9 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str) 
             ),
         )
         try:
-            outcome = trainer.fit().return_value
+            # Not in this thread, where Ray would end the workers at once on Ctrl-C.
+            with stopping.listening(), ThreadPoolExecutor(1, "ray-train") as pool:
+                outcome = stopping.wait_forwarding(pool.submit(trainer.fit), folder).return_value
         except ray.train.v2.api.exceptions.TrainingFailedError as error:
             raise RunError(
                 f"the workers failed more than launch.max_failures {launch.max_failures} times: {first_cause(error)}"
@@ -75,10 +87,23 @@ def train_worker(job: dict[str, Any]) -> dict[str, Any]:
             "error": f"launch.gpus_per_worker {launch.gpus_per_worker}: the worker sees no GPU; set it to 0 or mend the driver"
         }
     try:
-        return {"result": load(job["worker"])(job["settings"], on_report=lambda values: ray.train.report(values))}
+        with stopping.noticing(preemption_notice):
+            return {"result": load(job["worker"])(job["settings"], on_report=lambda values: ray.train.report(values))}
     except AgreedError as error:
         # Raised, Ray would start the workers again to meet the same error.
         return {"error": str(error)}
+
+
+def preemption_notice() -> str | None:
+    """Which nodes of this run Ray will lose soon, as far as this worker was told.
+
+    `ray.train.get_preemption_info` would say the same, but is a barrier of all workers through an actor, which each step would
+    pay; the ranks agree anyway. Ray's watcher calls `mark_preempt` on each worker, which leaves its notice here.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    info = get_train_context().preemption_context.preemption_info
+    return f"a preemption notice for node {', '.join(info.preempted_node_ids)}" if info else None
 
 
 def first_cause(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 from cluster.launch import process
 from cluster.launch.config import LaunchConfig
 from cluster.local.servers import free_ports
+from cluster.stopping import STOPPED_STATUS
 from jobs.errors import one_sentence
 
 TIMEOUT_S = 300
@@ -74,6 +76,12 @@ class Ranks:
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.01)
 
+    def send(self, number: signal.Signals, rank: int) -> None:
+        """A signal to one rank, once it hears it."""
+        pid = self._processes[rank].pid
+        self.run_until(lambda: hears(pid, number))
+        os.kill(pid, number)
+
     def kill(self) -> None:
         """SIGKILL to all, at once."""
         for one in self._processes:
@@ -96,6 +104,12 @@ class Ranks:
         ]
 
 
+def hears(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
 def _rank(worker: str, settings: dict[str, Any], log: Path, variables: dict[str, str]) -> None:
     """One rank, as a command of its own: with its environment, its output and its exit status."""
     os.environ.update(variables)
@@ -103,7 +117,8 @@ def _rank(worker: str, settings: dict[str, Any], log: Path, variables: dict[str,
         with log.with_suffix(suffix).open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
 
-    def command() -> None:
-        process.run(worker, settings, LaunchConfig(threads=1))
+    def command() -> int:
+        outcome = process.run(worker, settings, LaunchConfig(threads=1))
+        return STOPPED_STATUS if outcome.get("stopped") else 0
 
     sys.exit(one_sentence(command))

@@ -6,14 +6,18 @@ from pathlib import Path
 
 from cluster.launch import ray_train
 from cluster.launch.config import LaunchConfig
+from cluster.stopping import STOPPED_STATUS
 from jobs.errors import one_sentence
+from shards.storage import Store
 
 
-def main() -> None:
+def main() -> int:
     """Load the settings and run."""
     worker, file = sys.argv[1:]
     settings = json.loads(Path(file).read_text())
-    ray_train.run(worker, settings, LaunchConfig(**{"launcher": "ray", "max_failures": 2, **settings["launch"]}), "small")
+    launch = LaunchConfig(**{"launcher": "ray", "max_failures": 2, **settings["launch"]})
+    outcome = ray_train.run(worker, settings, launch, "small", Store(settings["run"]["folder"]))
+    return STOPPED_STATUS if outcome.get("stopped") else 0
 
 
 if __name__ == "__main__":

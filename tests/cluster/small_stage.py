@@ -28,6 +28,8 @@ NOTES = "ECGCHAT_TEST_NOTES"
 """Names the folder of this attempt's notes, a file for each rank."""
 WAIT_BEFORE = "ECGCHAT_TEST_WAIT_BEFORE"
 """Names the step before which all ranks wait to be killed."""
+WAITING = "waiting"
+"""A file beside the notes, once a rank waits."""
 WAIT_S = 600
 """An end to it, should the test itself be killed."""
 PACE_S = 0.05
@@ -113,6 +115,7 @@ class SmallStage(ShardStage[EcgBatch]):
 def note(rank: int, step: int, keys: list[str]) -> None:
     """Say which samples a rank uses in a step that it begins, and wait where a kill is sure to come."""
     if str(step) == os.environ.get(WAIT_BEFORE):
+        (Path(os.environ[NOTES]) / WAITING).touch()
         time.sleep(WAIT_S)
     with (Path(os.environ[NOTES]) / f"rank-{rank}.jsonl").open("a") as file:
         file.write(json.dumps({"step": step, "keys": keys}) + "\n")

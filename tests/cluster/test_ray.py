@@ -11,13 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
 from cluster import metrics
 from cluster.local import object_store, ray_head
 from cluster.local.ray_head import RayHead
-from cluster.markers import committed
 from shards.storage import Store
+from tests.cluster.states import assert_equal, final_state
 from tests.cluster.workers import KILL_STEP, TRACE
 
 pytestmark = pytest.mark.slow
@@ -89,7 +88,7 @@ def test_a_killed_worker_costs_nothing(cluster, small_job, tmp_path):
     assert len(used_disturbed) == 2
     assert len(used) == 1
 
-    states = [final_state(store, tmp_path / name) for name, store in (("a", disturbed), ("b", undisturbed))]
+    states = [final_state(store, tmp_path / name, 16) for name, store in (("a", disturbed), ("b", undisturbed))]
     assert states[0].keys() == states[1].keys()
     assert any("optim_states" in name for name in states[0])
     for name in states[0]:
@@ -186,36 +185,6 @@ def wandb_history(body):
             parts = []
             rows.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item})
     return rows
-
-
-def final_state(run, folder):
-    """Every tensor file of the last committed checkpoint, as loaded."""
-    checkpoints = run.child("checkpoints")
-    marker = committed(checkpoints)[-1]
-    assert marker.step == 16
-    state = {}
-    for name in marker.files:
-        if name.endswith("_states.pt"):
-            checkpoints.download(f"{marker.folder}/{name}", folder / name)
-            state[name] = torch.load(folder / name, weights_only=False)
-    return state
-
-
-def assert_equal(first, second, where):
-    """Recursively: the same structure, tensors equal to the bit."""
-    assert type(first) is type(second), where
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for key in first:
-            assert_equal(first[key], second[key], f"{where}.{key}")
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second), where
-        for i, (one, other) in enumerate(zip(first, second, strict=True)):
-            assert_equal(one, other, f"{where}[{i}]")
-    elif isinstance(first, int | float | str | bool):
-        assert first == second, where
 
 
 def sample_counts(used):
