@@ -1,6 +1,7 @@
 # make demo              the whole way on this machine: simulated ECGs → shards → Ray → a model that talks → runs/demo/report.html
 # make demo DATA=DIR     the same on a PTB-XL folder
 # make test              every test, the linters and the type checker
+# make test-cluster      the long forms of what clusters do to a run: root and Debian's slurm-wlm, openssh-server and iproute2
 
 PYTHON ?= python3.11
 VENV   ?= .venv
@@ -8,7 +9,7 @@ DATA   ?=
 STORE  ?=
 RUN    := $(VENV)/bin/python
 
-.PHONY: demo test lint environment clean
+.PHONY: demo test test-cluster lint environment clean
 
 environment: $(VENV)/.complete
 
@@ -26,6 +27,9 @@ lint: environment
 
 test: lint
 	$(RUN) -m pytest
+
+test-cluster: environment
+	$(RUN) -m pytest -m long
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info
