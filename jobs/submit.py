@@ -25,7 +25,7 @@ from cluster.launch.spec import FOLDER, LaunchSpec, refuse_keys, spec_of, time_s
 from jobs.config import ConfigError, parse
 from shards.storage import Store
 
-LAUNCHERS = {"ray": "jobs.launchers.ray"}
+LAUNCHERS = {"ray": "jobs.launchers.ray", "kubernetes": "jobs.launchers.kubernetes"}
 STAGES = {"coca": "CocaJob", "align": "AlignJob", "instruct": "InstructJob"}
 """Module of `jobs` → its class of settings."""
 

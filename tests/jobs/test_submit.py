@@ -101,6 +101,16 @@ def test_what_cannot_be_is_one_sentence_and_no_key_is_told(ecgchat, job, tmp_pat
     assert contents(tmp_path) == before
 
 
+def test_the_same_command_line_makes_a_rayjob(ecgchat, job):
+    words = ("--nodes", 2, "--cpus-per-node", 8, "--image", "registry.example/ecgchat:1", "--run.folder", "s3://b/runs/x")
+    said = ecgchat("submit", "kubernetes", "coca", "--config", job, *words, "--dry-run")
+    assert (said.status, said.err) == (0, "")
+    made, _, settings = said.out.partition("\n# ")
+    assert yaml.safe_load(made)["kind"] == "RayJob"
+    assert yaml.safe_load(made)["spec"]["entrypoint"].startswith("python -m jobs.coca --config s3://b/runs/x/launch/")
+    assert yaml.safe_load(settings.partition("\n")[2])["launch"]["workers"] == 2
+
+
 def test_an_address_is_needed(ecgchat, monkeypatch):
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     refused(ecgchat("submit", "ray", "--", "true"), "--address", "RAY_API_SERVER_ADDRESS")
