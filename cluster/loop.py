@@ -12,6 +12,7 @@ import itertools
 import json
 import random
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -162,6 +163,7 @@ class _Run:
         try:
             self._steps(engine, first, marker.content if marker else None)
         finally:
+            self.numbers.close()
             self.checkpoints.close()
         if self.tracker is not None:
             self.tracker.close()
@@ -230,6 +232,7 @@ class _Run:
             **self.stage.describe(),
             "frozen": self.frozen,
             "world_size": self.world.size,
+            "mfu": self.numbers.about_mfu,
         }
         self.tracker = Tracker(
             self.run, self.config.tracking, self.name, self.stage.name, self.world.attempt, first, described, self.local
@@ -292,8 +295,7 @@ class _Run:
             group["lr"] = rate
         times.mark("data")
         engine.train()
-        totals = torch.zeros(len(counts) + 1, device=self.world.device)
-        totals[-1] = batch.tokens
+        totals = torch.zeros(len(counts), device=self.world.device)
         norm = None
         for micro_batch in batch.micro_batches:
             terms = self.stage.terms(engine, micro_batch, self.world)
@@ -303,11 +305,12 @@ class _Run:
             times.mark("backward")
             engine.step()
             times.mark("optimizer")
-            totals[:-1] += torch.stack([terms[name].total.detach().float() for name in counts])
+            totals += torch.stack([terms[name].total.detach().float() for name in counts])
             self.weights = {name: terms[name].weight for name in counts}
         norm = engine.get_global_grad_norm() if norm is None else norm
         summed = torch.stack(list(counts.values()))
-        self.numbers.add(StepNumbers(step, totals, summed, self.weights, norm, rate, times, batch.wait_s))
+        own = (batch.tokens, batch.flops, batch.wait_s)
+        self.numbers.add(StepNumbers(step, totals, summed, self.weights, norm, rate, times, *own))
         return batch
 
     def _agreed(self, data: Iterator[StepData], may_stop: bool = True) -> Iterator[StepData]:
@@ -409,10 +412,14 @@ class _Run:
             "validation_left": self.validation_left,
             "wandb_run": self.tracker.run_id if self.tracker else None,
         }
+        began = time.monotonic()
         with self.world.agreeing():
             if self.tracker is not None:
                 self.tracker.upload()
             self.checkpoints.save(engine, step, content, wait)
+        if self.tracker is not None:
+            stall = {"perf/checkpoint_stall_s": time.monotonic() - began}
+            self.tracker.log([{"step": step, "samples": step * self.stage.global_batch, **stall}])
 
 
 def global_counts(stage: Stage, batch: StepData, world: World) -> dict[str, Tensor]:

@@ -40,6 +40,8 @@ class StepData:
     """A sentence for each sample that this rank left out, with weight 0, because it is damaged."""
     tokens: int = 0
     """Tokens that this rank's model reads in it, without padding; 0 where a stage counts none."""
+    flops: float = 0.0
+    """Operations that this rank's model has to do in it, by the convention of `cluster.flops`; 0 where a stage counts none."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,12 @@ class World:
         dist.all_reduce(total)
         return total
 
+    def max(self, tensor: Tensor) -> Tensor:
+        """The largest over the ranks; the argument stays as it is."""
+        largest = tensor.clone()
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest
+
     def sum_on_host(self, *numbers: int) -> list[int]:
         """The sums of a few numbers over the ranks, without waiting for what the accelerators are doing."""
         total = torch.tensor(numbers)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig
 
 from cluster.loop import OnReport
@@ -56,7 +56,7 @@ class AlignStage(LanguageStage):
                 raise ValueError(f"it holds a model of type {coca.model_type!r}")
         return EcgReaderConfig(coca.ecg, coca.latent_width, asdict(self.job.projector), self.llm_config.hidden_size)
 
-    def build_model(self) -> nn.Module:
+    def make_model(self) -> EcgChatModel:
         """Frozen tower, new projector, frozen LLM."""
         with reading(self.job.encoder, "exported ECG-CoCa"):
             coca = CocaModel.from_pretrained(self.encoder_folder)

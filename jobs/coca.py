@@ -23,6 +23,7 @@ from cluster.stage import Picture, StepData, Term
 from cluster.world import World
 from ecgchat.losses import caption_loss, contrastive_loss
 from ecgchat.models.coca import CocaConfig, CocaModel, CocaModelConfig, bert_config
+from ecgchat.models.flops import CocaFlops
 from ecgchat.models.signal import prepare_ecgs
 from ecgchat.models.text_tower import text_encoder_config
 from ecgchat.text import encode, load_tokenizer
@@ -109,6 +110,8 @@ class CocaStage(ShardStage[EcgBatch]):
                 f"both; set model.ecg.width to {width}, or take another text tower"
             )
         self.dtype = compute_type(job.train.engine.precision)
+        self.flops: CocaFlops | None = None
+        """Known once the model is built."""
 
     @cached_property
     def model_config(self) -> CocaConfig:
@@ -128,6 +131,7 @@ class CocaStage(ShardStage[EcgBatch]):
         model = CocaModel(self.model_config)
         if self.text_tower is not None:
             model.text.load_pretrained(self.text_tower)
+        self.flops = CocaFlops(model)
         return model
 
     def counts(self, micro_batch: CocaBatch) -> dict[str, Tensor]:
@@ -194,12 +198,18 @@ class CocaStage(ShardStage[EcgBatch]):
             self.dtype,
             batch.has_invalid,
         )
-        prepared = CocaBatch(
-            millivolts,
-            encode(self.tokenizer, texts, self.job.model.context_length).to(device, non_blocking=True),
-            torch.from_numpy(batch.weight).to(device, non_blocking=True),
+        tokens, weight = encode(self.tokenizer, texts, self.job.model.context_length), torch.from_numpy(batch.weight)
+        prepared = CocaBatch(millivolts, tokens.to(device, non_blocking=True), weight.to(device, non_blocking=True))
+        lengths = (tokens != self.pad_token_id).sum(1)[weight > 0]
+        return StepData(
+            [prepared],
+            state,
+            batch.wait_s,
+            [key for key in batch.keys if key],
+            tuple(batch.damaged),
+            tokens=int(lengths.sum()) + len(lengths) * (1 + self.job.model.ecg.patches),
+            flops=self.flops.step(lengths) if self.flops else 0.0,
         )
-        return StepData([prepared], state, batch.wait_s, [key for key in batch.keys if key], tuple(batch.damaged))
 
 
 def write_export(settings: dict[str, Any], record: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.errors import at_least
@@ -80,7 +80,7 @@ class InstructStage(LanguageStage):
             )
         return found
 
-    def build_model(self) -> nn.Module:
+    def make_model(self) -> EcgChatModel:
         """Frozen tower, the aligned projector, and the LLM with new adapters."""
         with reading(self.job.align, "export of align"):
             reader = EcgReader.from_pretrained(self.encoder_folder, dtype=self.dtype)

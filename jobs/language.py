@@ -17,9 +17,10 @@ from cluster.engine import compute_type
 from cluster.stage import Picture, StepData, Term
 from cluster.world import World
 from ecgchat.conversation import TokenisedConversation, collate, load_chat_tokenizer, tokenise
-from ecgchat.models.ecg_chat import IGNORE, ChatBatch
+from ecgchat.models.ecg_chat import IGNORE, ChatBatch, EcgChatModel
 from ecgchat.models.ecg_reader import EcgReaderConfig
 from ecgchat.models.ecg_tower import EcgTowerConfig
+from ecgchat.models.flops import ChatFlops
 from ecgchat.models.signal import counts_to_millivolts
 from jobs.config import ConfigError
 from jobs.folders import local_source, reading, source_digest
@@ -76,6 +77,8 @@ class LanguageStage(ShardStage[ConversationBatch]):
             self.tokenizer = load_chat_tokenizer(self.llm_folder, job.pad_token)
             self.llm_config = AutoConfig.from_pretrained(self.llm_folder).get_text_config()
         self.dtype = compute_type(job.train.engine.precision)
+        self.flops: ChatFlops | None = None
+        """Known once the model is built, where its layers can be counted."""
         self._check_context()
         super().__init__(job, job.data, self.ecg.sampling_rate_hz)
 
@@ -85,8 +88,14 @@ class LanguageStage(ShardStage[ConversationBatch]):
         """What the reader of this stage is made of."""
 
     @abstractmethod
-    def build_model(self) -> nn.Module:
+    def make_model(self) -> EcgChatModel:
         """The model, the same on every rank."""
+
+    def build_model(self) -> nn.Module:
+        """The same, and what a step of it takes."""
+        model = self.make_model()
+        self.flops = ChatFlops(model, self.llm_config) if ChatFlops.can_count(model.llm) else None
+        return model
 
     @property
     def ecg(self) -> EcgTowerConfig:
@@ -160,9 +169,17 @@ class LanguageStage(ShardStage[ConversationBatch]):
         each = -(-len(batch.samples) // parts)
         samples = [*batch.samples, *[None] * (parts * each - len(batch.samples))]
         micro_batches = [self._micro_batch(samples[part * each : (part + 1) * each]) for part in range(parts)]
-        tokens = sum(int(micro_batch.attention_mask.sum()) for micro_batch in micro_batches)
-        on_device = [micro_batch.to(world.device) for micro_batch in micro_batches]
-        return StepData(on_device, state, batch.wait_s, [key for key in batch.keys if key], tuple(batch.damaged), tokens)
+        lengths = torch.cat([micro_batch.attention_mask.sum(1) for micro_batch in micro_batches])
+        ecgs = sum(int(micro_batch.ecg_places.sum()) for micro_batch in micro_batches) // self.reader_config.tokens_per_ecg
+        return StepData(
+            [micro_batch.to(world.device) for micro_batch in micro_batches],
+            state,
+            batch.wait_s,
+            [key for key in batch.keys if key],
+            tuple(batch.damaged),
+            tokens=int(lengths.sum()),
+            flops=self.flops.step(ecgs, lengths) if self.flops else 0.0,
+        )
 
     def _micro_batch(self, samples: Sequence[ConversationSample | None]) -> ChatBatch:
         conversations = [EMPTY if sample is None else self._tokenise(sample) for sample in samples]
