@@ -32,6 +32,7 @@ from cluster.errors import AgreedError, at_least
 from cluster.events import Events
 from cluster.markers import Marker, step_name
 from cluster.numbers import Numbers, StepNumbers
+from cluster.profiling import ProfileConfig, Profiler
 from cluster.resume import check_same_frozen, check_same_settings
 from cluster.stage import Stage, StepData, Term
 from cluster.timing import StepTimes
@@ -56,6 +57,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
 
     def __post_init__(self) -> None:
         at_least(1, train__steps=1 if self.steps is None else self.steps, train__eval_every=self.eval_every)
@@ -122,6 +124,7 @@ class _Run:
         self.steps = config.steps or max(1, round(config.epochs * stage.steps_per_epoch()))
         self.checkpoints = Checkpoints(run, config.checkpoint, self.world, scratch)
         self.events = Events(run, scratch, self.world)
+        self.profiler = Profiler(config.profile, self.world, run, scratch)
         self.tracker: Tracker | None = None
         self.frozen: dict[str, str] = {}
         """Digests of what checkpoints do not copy; known to rank 0."""
@@ -164,6 +167,7 @@ class _Run:
             self._steps(engine, first, marker.content if marker else None)
         finally:
             self.numbers.close()
+            self.profiler.close()
             self.checkpoints.close()
         if self.tracker is not None:
             self.tracker.close()
@@ -257,7 +261,8 @@ class _Run:
                 self._validate(engine, first)
             for step in range(first + 1, self.steps + 1):
                 self.step = step
-                batch = None if self.stopped else self._step(engine, agreed, step)
+                with self.profiler.step(step):
+                    batch = None if self.stopped else self._step(engine, agreed, step)
                 if batch is None:
                     break
                 self.done, data_state, last = step, batch.state, step == self.steps

@@ -9,6 +9,7 @@ from cluster.errors import RunError
 MAY_CHANGE = (
     "launch",
     "train.checkpoint",
+    "train.profile",
     "train.tracking",
     "train.eval_every",
     "data.shards",  # where they lie; that they are the same ones is checked by what they hold

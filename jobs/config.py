@@ -28,6 +28,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 J = TypeVar("J")
 
 DRY_RUN = "--dry-run"
+PROFILE = "--profile"
 
 UNKNOWN = (
     r"unrecognized arguments: --([\w.\-]+)",
@@ -71,7 +72,10 @@ def parse_with_dry_run(kind: type[J], arguments: Sequence[str] | None, prog: str
     """The same for a job that can say what it would do: `--dry-run` is a word to the command and no setting."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(kind, prog)
-    parser.epilog = "--dry-run: check settings, data, batch and memory; take no machine"
+    parser.epilog = (
+        "--dry-run: check settings, data, batch and memory; take no machine. "
+        "--profile steps=10-20: a trace of these steps, in the run's folder"
+    )
     return Request(_parse(parser, kind, [word for word in words if word != DRY_RUN]), DRY_RUN in words)
 
 
@@ -83,7 +87,22 @@ def from_settings(kind: type[J], settings: dict[str, Any]) -> J:
 
 
 def _parse(parser: ArgumentParser, kind: type[J], words: list[str]) -> J:
-    return _instantiate(parser, kind, _checked(parser, kind, lambda: parser.parse_args(_file_first(words))))
+    return _instantiate(parser, kind, _checked(parser, kind, lambda: parser.parse_args(_file_first(_profile_last(words)))))
+
+
+def _profile_last(words: list[str]) -> list[str]:
+    """`--profile steps=10-20` as the setting that it stands for, `--train.profile.steps 10-20`."""
+    kept: list[str] = []
+    profile: list[str] = []
+    waiting = iter(words)
+    for word in waiting:
+        option, _, value = word.partition("=")
+        if option != PROFILE:
+            kept.append(word)
+            continue
+        key, _, wanted = (value or next(waiting, "")).partition("=")
+        profile += [f"--train.profile.{key}", wanted]
+    return kept + profile
 
 
 def _file_first(words: list[str]) -> list[str]:
