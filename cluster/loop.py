@@ -237,6 +237,7 @@ class _Run:
             "frozen": self.frozen,
             "world_size": self.world.size,
             "mfu": self.numbers.about_mfu,
+            "steps": self.steps,
         }
         self.tracker = Tracker(
             self.run, self.config.tracking, self.name, self.stage.name, self.world.attempt, first, described, self.local

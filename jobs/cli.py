@@ -7,6 +7,7 @@ ecgchat train coca|align|instruct --config jobs/configs/coca/demo.yaml …
 ecgchat export RUN --out URI
 ecgchat eval EXPORT --shards URI
 ecgchat chat EXPORT --ecg RECORD
+ecgchat runs list|show|stop|resume …
 ecgchat submit ray coca --config … --address http://HEAD:8265 --nodes 2 --gpus-per-node 8
 """
 
@@ -29,6 +30,7 @@ COMMANDS = {
     ("export",): ("jobs.export", "write a run's model as a plain folder"),
     ("eval",): ("jobs.eval", "evaluate an exported model"),
     ("chat",): ("jobs.chat", "talk about one ECG in the terminal"),
+    ("runs",): ("jobs.runs", "list, show, stop and resume runs"),
     ("submit",): ("jobs.submit", "send a stage or a command to a cluster and follow it"),
 }
 """Words on the command line → module with `main(arguments)`, imported only when it is asked for."""

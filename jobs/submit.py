@@ -22,14 +22,13 @@ import yaml
 
 from cluster.launch.ray_jobs import say
 from cluster.launch.spec import FOLDER, LaunchSpec, refuse_keys, spec_of, time_stamp
+from cluster.stopping import STOPPED_STATUS
 from jobs.config import ConfigError, parse
 from shards.storage import Store
 
 LAUNCHERS = {"ray": "jobs.launchers.ray", "kubernetes": "jobs.launchers.kubernetes"}
 STAGES = {"coca": "CocaJob", "align": "AlignJob", "instruct": "InstructJob"}
 """Module of `jobs` → its class of settings."""
-
-STOPPED_AND_COMMITTED = 75
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(launcher: str, spec: LaunchSpec, options: argparse.Namespace) -> int:
     """Send what is known to be right, follow it, and return its exit status."""
     status = int(importlib.import_module(LAUNCHERS[launcher]).run(spec, options))
-    if status == STOPPED_AND_COMMITTED and spec.run:
+    if status == STOPPED_STATUS and spec.run:
         say(f"the run was stopped and is committed; 'ecgchat runs resume {spec.run}' goes on from there")
     return status
 

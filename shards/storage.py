@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -167,6 +168,12 @@ class Store:
     def size(self, name: str) -> int:
         """Bytes of the object."""
         return int(self._facts(name)["size"])
+
+    def changed(self, name: str) -> float:
+        """When the object was written, in seconds since the epoch, by the store's clock."""
+        facts = self._facts(name)
+        when = facts.get("LastModified") or facts.get("mtime") or 0.0
+        return float(when.timestamp() if isinstance(when, datetime) else when)
 
     def list(self, prefix: str = "") -> list[str]:
         """Names of all objects below a folder, as `get` takes them, sorted; empty where there is none."""

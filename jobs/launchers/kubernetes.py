@@ -11,7 +11,8 @@ from cluster.launch import kubernetes
 from cluster.launch.kubernetes import KubernetesOptions
 from cluster.launch.ray_jobs import say
 from cluster.launch.spec import LaunchSpec, record_launch
-from jobs.launchers.ray import INTERRUPTED, write
+from cluster.stopping import INTERRUPTED_STATUS
+from jobs.launchers.ray import write
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -72,4 +73,4 @@ def _detach(name: str, options: KubernetesOptions, run: str) -> int:
         f"RayJob {name} goes on without being followed; follow it again with 'ecgchat submit kubernetes {where} "
         f"--follow {name}', stop it with '{stop}'"
     )
-    return INTERRUPTED
+    return INTERRUPTED_STATUS

@@ -13,8 +13,7 @@ from cluster.errors import RunError
 from cluster.launch import ray_jobs
 from cluster.launch.ray_jobs import RayOptions, say
 from cluster.launch.spec import LaunchSpec, record_launch, values_of
-
-INTERRUPTED = 130
+from cluster.stopping import INTERRUPTED_STATUS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -110,4 +109,4 @@ def _detach(submission: str, options: argparse.Namespace, run: str) -> int:
         f"the job {submission} goes on without being followed; follow it again with 'ecgchat submit ray --address "
         f"{options.address} --follow {submission}', stop it with '{stop}'"
     )
-    return INTERRUPTED
+    return INTERRUPTED_STATUS
