@@ -8,6 +8,7 @@ ecgchat export RUN --out URI
 ecgchat eval EXPORT --shards URI
 ecgchat chat EXPORT --ecg RECORD
 ecgchat runs list|show|stop|resume …
+ecgchat doctor --store URI --launcher ray|slurm
 ecgchat submit ray coca --config … --address http://HEAD:8265 --nodes 2 --gpus-per-node 8
 """
 
@@ -32,6 +33,7 @@ COMMANDS = {
     ("chat",): ("jobs.chat", "talk about one ECG in the terminal"),
     ("runs",): ("jobs.runs", "list, show, stop and resume runs"),
     ("submit",): ("jobs.submit", "send a stage or a command to a cluster and follow it"),
+    ("doctor",): ("jobs.doctor", "check machine, store, W&B, Slurm and Ray before a run relies on them"),
 }
 """Words on the command line → module with `main(arguments)`, imported only when it is asked for."""
 
