@@ -26,7 +26,7 @@ from cluster.stopping import STOPPED_STATUS
 from jobs.config import ConfigError, parse
 from shards.storage import Store
 
-LAUNCHERS = {"ray": "jobs.launchers.ray", "kubernetes": "jobs.launchers.kubernetes"}
+LAUNCHERS = {"ray": "jobs.launchers.ray", "slurm": "jobs.launchers.slurm", "kubernetes": "jobs.launchers.kubernetes"}
 STAGES = {"coca": "CocaJob", "align": "AlignJob", "instruct": "InstructJob"}
 """Module of `jobs` → its class of settings."""
 
@@ -62,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(module.follow(own))
     submission = _checked(launcher, stage, tuple(rest), command, own)
     if own.dry_run:
-        print(module.plan(submission.spec, own))
-        if submission.settings:
+        carried = {"settings": submission.settings} if getattr(module, "CARRIES_SETTINGS", False) else {}
+        print(module.plan(submission.spec, own, **carried))
+        if submission.settings and not carried:
             print(f"\n# {submission.spec.run}/{submission.settings_file}\n{submission.settings}", end="")
         return 0
     if submission.settings:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def submit(spec: SlurmSpec, folder: Path = Path(".")) -> str:
     said = _slurm("sbatch", "--parsable", f"--chdir={folder.absolute()}", script=script, where=folder)
     job = said.stdout.strip().partition(";")[0]
     (folder / f"{_title(spec.launch)}_{job}.sbatch").write_text(script)
-    record = record_launch(spec.launch, "slurm", job=job, folder=str(folder.absolute()))
+    record = record_launch(spec.launch, "slurm", id=job, options=asdict(spec.options))
     if record:
         Store(spec.launch.run).put(record.replace(".json", ".sbatch"), script.encode())
     return job
@@ -160,17 +160,22 @@ def submit_slurm(
     """
     job = submit(spec)
     on_submitted(job)
-    name = _title(spec.launch)
-    if any(word.startswith("array") for word in spec.options.sbatch):
-        write(f"ecgchat: Slurm job {job}, an array, which is not followed; 'squeue --job {job}' shows it\n")
+    script = f"{_title(spec.launch)}_{job}.sbatch"
+    if any(word.lstrip("-").startswith("array") for word in spec.options.sbatch):
+        write(f"ecgchat: Slurm job {job} ({script}) is an array, which is not followed; 'squeue --job {job}' shows it\n")
         return 0
-    write(f"ecgchat: Slurm job {job}, script {name}_{job}.sbatch; Ctrl-C stops following, not the job\n")
+    write(f"ecgchat: Slurm job {job} ({script}); Ctrl-C stops following, not the job\n")
+    return follow_or_leave(job, write)
+
+
+def follow_or_leave(job: str, write: Callable[[str], Any] = sys.stdout.write) -> int:
+    """`follow`, until Ctrl-C: the job then goes on, and 130 is returned."""
     try:
         return follow(job, write)
     except KeyboardInterrupt:
         write(
-            f"\necgchat: no longer following Slurm job {job}, which goes on; 'ecgchat submit slurm --follow {job}' follows it "
-            f"again, 'scancel {job}' ends it\n"
+            f"\necgchat: Slurm job {job} goes on without being followed; 'ecgchat submit slurm --follow {job}' follows it "
+            f"again, 'scancel {job}' commits and ends it\n"
         )
         return INTERRUPTED
 

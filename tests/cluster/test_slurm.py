@@ -79,7 +79,7 @@ def test_the_status_of_a_stage_is_the_jobs(
     assert "train.stpes: no such setting; did you mean train.steps?" in "".join(said)
     assert "failed\n" in said[-1]
     [record] = launches(Store(run))
-    assert (record["launcher"], record["job"]) == ("slurm", jobs[0])
+    assert (record["launcher"], record["id"]) == ("slurm", jobs[0])
     [script] = tmp_path.glob("*.sbatch")
     assert script.name == f"first-coca_{jobs[0]}.sbatch"
     assert [path.read_text() for path in tmp_path.glob("run/launch/*.sbatch")] == [script.read_text()]
