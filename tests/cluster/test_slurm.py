@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
+from cluster import metrics
 from cluster.launch.slurm import SlurmOptions, SlurmSpec, submit, submit_slurm
 from cluster.launch.spec import LaunchSpec, launches
+from cluster.markers import committed
 from shards.storage import Store
 from tests.cluster.real_slurm import NODES, PROJECT, Slurm, serve
+from tests.cluster.small_stage import NOTES
+from tests.cluster.test_order_survives import GLOBAL_BATCH, noted, small_job
+from tests.shards.small_sets import build_small_set
 
 pytestmark = pytest.mark.slow
 
@@ -27,12 +32,6 @@ def slurm() -> Iterator[Slurm]:
     """One for all tests."""
     with serve() as slurm:
         yield slurm
-
-
-@pytest.fixture
-def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs start in the project's folder, as their users do."""
-    monkeypatch.chdir(PROJECT)
 
 
 class Job:
@@ -86,6 +85,47 @@ def test_the_status_of_a_stage_is_the_jobs(
     slurm.assert_nothing_is_left(jobs[0])
 
 
+EPOCHS, STEPS_AN_EPOCH = 60, 6
+
+
+def test_a_run_goes_on_after_its_time_limit(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = build_small_set(tmp_path / "shards", STEPS_AN_EPOCH * GLOBAL_BATCH, 8)
+    settings = small_job(shards, tmp_path / "run", epochs=EPOCHS, zero_stage=2)
+    settings["train"]["checkpoint"] = {"every_steps": 10**6}
+    settings["launch"] = {"workers": NODES, "threads": 1}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    monkeypatch.setenv(NOTES, str(notes))
+    command = ("python", "-m", "tests.cluster.run_ray", "tests.cluster.slow_stage:slow", str(tmp_path / "settings.json"))
+    output = tmp_path / "job.out"
+    options = SlurmOptions(time="60", warning_s=60, requeue=3, sbatch=(f"output={output}",))
+    job = submit(SlurmSpec(LaunchSpec("", command, name="limited", nodes=NODES), options), PROJECT)
+    (PROJECT / f"limited_{job}.sbatch").rename(tmp_path / "job.sbatch")
+
+    first = notes / "rank-0.jsonl"
+    slurm.wait_for(job, lambda facts: first.exists() and first.read_text().count("\n") > 2, output, JOB_S)
+    hours, minutes, _ = slurm.wait_for(job, bool, output, JOB_S)["RunTime"].split(":")
+    # Within a minute from now: Slurm warns as soon as it sees that.
+    slurm.command("scontrol", "update", f"JobId={job}", f"TimeLimit={int(hours) * 60 + int(minutes) + 1}")
+    slurm.wait_for(job, lambda facts: facts["Restarts"] == "1", output, JOB_S)
+    begin_now(slurm, job)
+    facts = slurm.ended(job, output, JOB_S)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", "1"), output.read_text()[-3000:]
+    slurm.assert_nothing_is_left(job)
+
+    stopped, done = (marker.step for marker in committed(Store(f"{tmp_path}/run/checkpoints")))
+    assert 2 < stopped < done == EPOCHS * STEPS_AN_EPOCH
+    assert [attempt["resumed_from"] for attempt in metrics.attempts(tmp_path / "run" / metrics.FILE)] == [0, stopped]
+    lines = [json.loads(line) for line in (tmp_path / "run" / metrics.FILE).read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == list(range(1, done + 1))
+    used = noted(notes, NODES)
+    assert list(used) == list(range(1, done + 1))
+    for start in range(1, done, STEPS_AN_EPOCH):
+        keys = [key for step in range(start, start + STEPS_AN_EPOCH) for key in used[step]]
+        assert len(keys) == len(set(keys)) == STEPS_AN_EPOCH * GLOBAL_BATCH
+
+
 def test_a_cancelled_job_commits_before_it_is_killed(slurm: Slurm, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, waits=1, nodes=NODES)
     job.wait_until(bool)
@@ -121,10 +161,8 @@ def test_no_job_starts_more_often_than_it_may(slurm: Slurm, tmp_path: Path) -> N
 def test_a_lost_node_ends_the_job(slurm: Slurm, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, waits=1, nodes=NODES)
     job.wait_until(bool)
-    of_node_1 = [
-        process for process in slurm.processes() if process.name() == "raylet" and process.environ().get("SLURM_NODEID") == "1"
-    ]
-    [raylet] = of_node_1
+    raylets = [process for process in slurm.processes() if process.name() == "raylet"]
+    [raylet] = [process for process in raylets if process.environ()["SLURM_NODEID"] == "1"]
     os.kill(raylet.pid, signal.SIGKILL)
     assert job.ended() == ("FAILED", "1:0")
     assert "ecgchat: a Ray node ended before the job; the nodes said:" in job.output.read_text()
