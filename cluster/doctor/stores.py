@@ -25,23 +25,18 @@ SKEW_WARN_S, SKEW_FAIL_S = 5.0, 300.0
 
 def checks(uri: str) -> list[tuple[str, Check]]:
     """What there is to look at in the store of a URI."""
-    found: list[tuple[str, Check]] = [("store", lambda: _works(uri))]
-    if uri.startswith("s3://"):
-        found += [("store: conditional read", lambda: conditional(uri)), ("clock", lambda: clock(uri))]
-    return found
+    found: list[tuple[str, Check]] = [("store", lambda: works(uri))]
+    return [*found, ("clock", lambda: clock(uri))] if uri.startswith("s3://") else found
 
 
-def _works(uri: str) -> list[Finding]:
-    """Write, read, read a range, list, delete; latency and throughput."""
+def works(uri: str) -> list[Finding]:
+    """Write, read, read a range, list, delete; latency and throughput; on S3 a conditional read."""
     try:
-        store = Store(uri, PATIENCE)
+        with _place(Store(uri, PATIENCE)) as place:
+            findings = _requests(place)
     except StorageError as error:
-        return [fail("store", str(error), "name a bucket or a folder that is yours")]
-    with _place(store) as place:
-        try:
-            return _requests(place)
-        except StorageError as error:
-            return [fail("store", str(error), "a run needs to write, read, list and delete below it")]
+        return [fail("store", str(error), "a run needs to write, read, list and delete below it")]
+    return [*findings, *conditional(uri)] if uri.startswith("s3://") else findings
 
 
 def _requests(place: Store) -> list[Finding]:
@@ -79,10 +74,16 @@ def _speed(latency_s: float, read: float, written: float) -> Finding:
 
 @contextmanager
 def _place(store: Store) -> Iterator[Store]:
-    """A folder of this look's own, which is removed."""
+    """A folder of this look's own, which is removed.
+
+    Raises:
+        StorageError: nothing can be written there.
+    """
     name = f".ecgchat-doctor-{secrets.token_hex(6)}"
+    place = store.child(name)
+    place.put("small", b"")
     try:
-        yield store.child(name)
+        yield place
     finally:
         with suppress(StorageError):
             store.delete_folder(name)
