@@ -104,8 +104,8 @@ def _does_not_end(state: RunState, limit_s: float) -> str:
         "slurm": f"scancel {id_}",
         "kubernetes": f"kubectl delete rayjob {id_}",
     }.get(launch.get("launcher", ""), "ending its processes")
+    step = state.committed[-1] if state.committed else 0
     return (
-        f"{state.uri}: asked to stop {limit_s:g} s ago, and has not said that it did; its processes may be gone, or a step may take "
-        f"longer (--limit); what ends it at once, back to committed step {state.committed[-1] if state.committed else 0}: {end}"
+        f"{state.uri}: asked to stop {limit_s:g} s ago, and has not said that it did; its processes may be gone, or a step may "
+        f"take longer (--limit); what ends it at once, back to committed step {step}: {end}"
     )
-

@@ -64,7 +64,9 @@ def find_runs(folder: Store) -> list[str]:
         elif file.endswith(".json") and (parent == LAUNCHES or parent.endswith(f"/{LAUNCHES}")):
             found.add(parent.removesuffix(LAUNCHES).rstrip("/"))
     # What an export or a model keeps below a run is called config.json as well.
-    return sorted(name for name in found if not any(name.startswith(f"{other}/" if other else "") and name != other for other in found))
+    return sorted(
+        name for name in found if not any(name.startswith(f"{other}/" if other else "") and name != other for other in found)
+    )
 
 
 def read_run(run: Store) -> RunState:
@@ -76,7 +78,9 @@ def read_run(run: Store) -> RunState:
     names = set(run.list())
     launched = launches(run)
     if CONFIG not in names and not launched:
-        raise RunError(f"{run.uri}: expected a run's folder, found neither {CONFIG} nor {LAUNCHES}/; 'ecgchat runs list' finds runs")
+        raise RunError(
+            f"{run.uri}: expected a run's folder, found neither {CONFIG} nor {LAUNCHES}/; 'ecgchat runs list' finds runs"
+        )
     config = _json(run, CONFIG, names) or {}
     failure = _json(run, FAILURE, names)
     attempts, events, lines = _told(run, names)
