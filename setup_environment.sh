@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 venv="${1:-.venv}"
 python="${PYTHON:-python3.11}"
+extras="${EXTRAS-[dev]}" # empty: what training needs and no more
 
 fail() { echo "set-up: $1" >&2; exit 2; }
 
@@ -25,7 +26,7 @@ pip install --constraint constraints.txt pip setuptools wheel ninja
 # torch first: DeepSpeed's own set-up imports it.
 pip install --constraint constraints.txt torch numpy
 pip install --constraint constraints.txt --no-build-isolation deepspeed
-pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+pip install --constraint constraints.txt --no-build-isolation --editable ".$extras"
 # Compiled here once, and not at the start of the first run.
 echo "set-up: compiling DeepSpeed's CPU collectives"
 "$venv/bin/python" -m cluster.launch.precompile

@@ -15,12 +15,35 @@ from jobs.instruct import InstructJob
 PROJECT = Path(__file__).parents[2]
 
 
-def test_ray_takes_the_cluster_file():
+CLUSTER_FILES = ("ray_cluster.yaml", "cluster/ray/aws.yaml")
+
+
+def ray_takes(config):
     """Ray's own preparation and schema, without a machine."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    config = yaml.safe_load((PROJECT / "ray_cluster.yaml").read_text())
     validate_config(prepare_config(config))
+
+
+@pytest.mark.parametrize("file", CLUSTER_FILES)
+def test_ray_takes_the_cluster_file(file):
+    ray_takes(yaml.safe_load((PROJECT / file).read_text()))
+
+
+@pytest.mark.parametrize("file", CLUSTER_FILES)
+def test_ray_refuses_a_cluster_file_with_an_unknown_field(file):
+    config = yaml.safe_load((PROJECT / file).read_text())
+    with pytest.raises(Exception, match="initial_workers"):
+        ray_takes({**config, "initial_workers": 2})
+
+
+@pytest.mark.parametrize("file", CLUSTER_FILES)
+def test_every_node_of_a_cluster_file_asks_for_the_token_and_holds_none(file):
+    config = yaml.safe_load((PROJECT / file).read_text())
+    for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        [start] = [command for command in commands if "ray start" in command]
+        assert "RAY_AUTH_MODE=token" in start
+        assert "AWS_" not in start
 
 
 CONFIGS = PROJECT / "jobs" / "configs"
