@@ -36,7 +36,7 @@ from cluster.profiling import ProfileConfig, Profiler
 from cluster.resume import check_same_frozen, check_same_settings
 from cluster.stage import Stage, StepData, Term
 from cluster.timing import StepTimes
-from cluster.tracking import Tracker, TrackingConfig
+from cluster.tracking import Tracker, TrackingConfig, origin
 from cluster.world import World
 from shards.storage import Store
 
@@ -169,9 +169,10 @@ class _Run:
             self.numbers.close()
             self.profiler.close()
             self.checkpoints.close()
+        result = self._result(first, self.tracker.run_id if self.tracker else "")
         if self.tracker is not None:
-            self.tracker.close()
-        return self._result(first, self.tracker.run_id if self.tracker else "")
+            self.tracker.close(result.checkpoint)
+        return result
 
     def _result(self, first: int, wandb_run: str) -> Result:
         committed = self.checkpoints.committed_step or 0
@@ -238,6 +239,7 @@ class _Run:
             "world_size": self.world.size,
             "mfu": self.numbers.about_mfu,
             "steps": self.steps,
+            **origin(),
         }
         self.tracker = Tracker(
             self.run, self.config.tracking, self.name, self.stage.name, self.world.attempt, first, described, self.local

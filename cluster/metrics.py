@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ FILE = "metrics.jsonl"
 
 
 def append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Add lines at the end of a file."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    """Add lines at the end of a file; what a kill cut short stays a line of its own."""
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        mended = b"" if file.read() in (b"", b"\n") else b"\n"
+        file.write(mended + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -52,3 +56,8 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(text)
         except ValueError:
             continue
+
+
+def cut_lines(path: Path) -> int:
+    """How many lines are not whole."""
+    return sum(1 for text in path.read_text(encoding="utf-8").splitlines() if text) - sum(1 for _ in _whole_lines(path))

@@ -4,6 +4,7 @@
     ecgchat runs show RUN
     ecgchat runs stop RUN
     ecgchat runs resume RUN
+    ecgchat runs sync RUN
 
 FOLDER and RUN are folders of this machine or URIs (s3://bucket/runs/demo).
 """
@@ -20,6 +21,7 @@ COMMANDS = {
     "show": ("jobs.runs.listing", "one run: attempts, checkpoints, events, launches, failure, how it goes on"),
     "stop": ("jobs.runs.ending", "let a run commit a checkpoint and end"),
     "resume": ("jobs.runs.ending", "start a run again as it was started, from its newest checkpoint"),
+    "sync": ("jobs.runs.sync", "one clean W&B run from a run's metrics.jsonl, whatever was interrupted"),
 }
 """Word on the command line → module with `add_options(parser, word)` and `run(word, options)`."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +15,7 @@ from cluster import metrics
 from cluster.local import object_store, ray_head
 from cluster.local.ray_head import RayHead
 from shards.storage import Store
+from tests.cluster import wandb_file
 from tests.cluster.states import assert_equal, final_state
 from tests.cluster.workers import KILL_STEP, TRACE
 
@@ -112,11 +112,12 @@ def test_the_disturbed_run_is_one_wandb_run(cluster, small_job, tmp_path):
     run_id = json.loads(store.get("wandb_run.json"))["id"]
     [file] = [name for name in store.list("wandb") if name.endswith(".wandb")]
     assert run_id in file
-    history = wandb_history(store.get(file))
+    history = wandb_file.history(store.get(file))
     assert sum("data/examples" in values for values in history) == 1
     losses = [values["train/loss"] for values in history if "train/loss" in values]
     store.download(metrics.FILE, tmp_path / metrics.FILE)
     assert losses == [line["train/loss"] for line in metrics.read(tmp_path / metrics.FILE)]
+    assert json.loads(store.get("config.json"))["ray_submission_id"]
 
 
 def test_a_job_is_submitted_followed_and_its_status_passed_on(cluster, tmp_path):
@@ -166,25 +167,6 @@ def test_the_cause_of_a_failure_for_good_is_named_once(cluster, small_job, tmp_p
     [sentence] = [line for line in output.splitlines() if line.startswith("ecgchat: ")]
     assert "the workers failed more than launch.max_failures 0 times" in sentence
     assert "the disk of this rank is gone" in sentence
-
-
-def wandb_history(body):
-    """The logged values of an offline run's file, which is a LevelDB log of protobuf records."""
-    from wandb.proto import wandb_internal_pb2
-
-    block, position, parts, rows = 32768, 7, [], []
-    while position + 7 <= len(body):
-        if block - position % block < 7:
-            position += block - position % block
-            continue
-        length, kind = struct.unpack("<HB", body[position + 4 : position + 7])
-        parts.append(body[position + 7 : position + 7 + length])
-        position += 7 + length
-        if kind in (1, 4):  # whole, or last part
-            record = wandb_internal_pb2.Record.FromString(b"".join(parts))
-            parts = []
-            rows.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item})
-    return rows
 
 
 def sample_counts(used):
