@@ -34,7 +34,9 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from cluster.launch.ray_network import NodeNetworkConfig
 
     # Ray Train would print each line of a worker a second time, through its logger.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -48,7 +50,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
-            torch_config=TorchConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
+            torch_config=NodeNetworkConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=(launch.min_workers, launch.workers) if launch.min_workers else launch.workers,
                 elastic_resize_monitor_interval_s=launch.resize_every_s,

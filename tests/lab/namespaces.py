@@ -155,7 +155,8 @@ class Host:
         (self.folder / "passwd").write_text(
             f"root:x:0:0:root:{self.home}:/bin/bash\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n"
         )
-        (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
+        # As Debian writes it: a machine's own name stands for loopback.
+        (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
         (self.folder / "sshd_config").write_text(SSHD.format(folder=self.folder))
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key"))
         self._lay_out_project()
@@ -229,6 +230,8 @@ class Host:
         """Pull the plug: every process is gone at once, and nobody is told, not even by the network."""
         self.cut_link()
         self.namespace.end()
+        # The kernel takes its cable away a little later, which would be in the way of the next.
+        self.lab.in_switch(f"ip link delete {self.link} 2>/dev/null || true")
 
     def cut_link(self) -> None:
         """Cut its cable: packets vanish, nobody is told."""

@@ -51,14 +51,15 @@ class RayMachines:
 
     def __init__(self, lab: Lab, nodes: int, environment: Mapping[str, str]) -> None:
         self.lab = lab
-        self.environment = {**SMALL_MACHINE, **SOON, **environment}
+        self.environment = {**SMALL_MACHINE, **SOON, "RAY_AUTH_MODE": "token", **environment}
         self.laptop = lab.add("laptop")
+        self.laptop.environment["RAY_AUTH_MODE"] = "token"
         self.head = self.add("head")
         self.nodes = [self.add(f"node-{number}") for number in range(1, nodes + 1)]
         self._write_laptop()
 
     def add(self, name: str) -> Host:
-        """A machine that is made ready as docs/cluster.md says: the project, and the store's keys for every login."""
+        """A machine that is made ready as the user does: the project, and for every login Ray's token mode and the store's keys."""
         host = self.lab.add(name)
         profile = host.home / ".profile"
         profile.touch(mode=0o600)
