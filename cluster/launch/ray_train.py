@@ -32,17 +32,20 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
     Raises:
         RunError: the workers failed for good; the first cause, in one sentence.
     """
+    # It would leave out a line that differs from another in its numbers alone; read when Ray is first imported.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     from cluster.launch.ray_network import NodeNetworkConfig
+    from cluster.launch.ray_resize import StopBeforeResize
 
     # Ray Train would print each line of a worker a second time, through its logger.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # How long it waits for places that it has reckoned with. A node may be lost in between: fewer ranks are then to go on soon;
-    # a fixed number has to wait in any case, and each time that it is too long costs a restart of the wait alone.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30" if launch.min_workers else "600")
+    # How long it waits for the places that it counts on. It may count on those of a lost node for 20 s: fewer ranks then begin
+    # soon. A fixed number has to wait in any case, and then waits again.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20" if launch.min_workers else "600")
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     _require_resources(ray.cluster_resources(), launch)
     resources = {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if launch.gpus_per_worker else {})
@@ -62,6 +65,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
                 name=f"{name}-{time.time_ns():x}",
                 storage_path=storage,
                 failure_config=FailureConfig(max_failures=launch.max_failures),
+                callbacks=[StopBeforeResize(folder.uri)],
             ),
         )
         try:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cluster import metrics
-from cluster.local import object_store
+from cluster.local import object_store, servers
 from cluster.markers import committed
 from jobs.config import from_settings
 from shards.storage import Store
@@ -189,11 +189,31 @@ def test_a_short_cut_of_a_cable_is_survived_and_a_long_one_shrinks_the_run_until
     run.end()
 
     assert run.sizes() == [3, 2, 3]
+    steps = [noted(folder, size) for folder, size in zip(run.attempts(), run.sizes(), strict=True)]
+    assert min(steps[2]) == max(steps[1]) + 1, "growing does no step twice"
     assert run.counted() == expected(cluster, run)
     losses = [losses_of(folder) for folder in (cluster.run_folder("elastic"), undisturbed)]
     assert losses[0].keys() == losses[1].keys()
-    assert losses[0][1] == losses[1][1]
+    # Of the same weights: three ranks add the same float32 numbers in another order than two.
+    assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-6)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_command_is_submitted_from_a_laptop_through_the_tunnel_to_the_dashboard(cluster: Cluster, tmp_path: Path) -> None:
+    laptop = cluster.machines.laptop
+    (laptop.home / "work").mkdir()
+    (laptop.home / "work" / "hello.py").write_text("import socket; print('hello from', socket.gethostname())")
+    tunnel = laptop.popen("source ~/ecgchat/.venv/bin/activate; ray dashboard ray_cluster.yaml", tmp_path / "tunnel.log")
+    try:
+        wait(
+            lambda: laptop.run("exec 3<>/dev/tcp/127.0.0.1/8265").returncode == 0, RUN_S, lambda: read(tmp_path / "tunnel.log")
+        )
+        said = cluster.machines.type(
+            "cd ~/work && PYTHONPATH=~/ecgchat python -m jobs.cli submit ray --address http://127.0.0.1:8265 -- python hello.py"
+        )
+    finally:
+        servers.stop(tunnel)
+    assert "hello from head" in said
 
 
 def lost_node(cluster: Cluster, run: Submitted) -> Host:

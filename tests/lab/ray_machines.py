@@ -59,7 +59,7 @@ class RayMachines:
         self._write_laptop()
 
     def add(self, name: str) -> Host:
-        """A machine that is made ready as the user does: the project, and for every login Ray's token mode and the store's keys."""
+        """A machine made ready as the user does it: the project, and for each login Ray's token mode and the store's keys."""
         host = self.lab.add(name)
         profile = host.home / ".profile"
         profile.touch(mode=0o600)
