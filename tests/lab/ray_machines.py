@@ -46,7 +46,7 @@ class RayMachines:
     Args:
         lab: without hosts yet.
         nodes: besides the head.
-        environment: of every host: the store's address and keys, and what a test's workers read.
+        environment: of every host: the store's address and keys, and what a test's workers read; what is empty is not set.
     """
 
     def __init__(self, lab: Lab, nodes: int, environment: Mapping[str, str]) -> None:
@@ -63,7 +63,8 @@ class RayMachines:
         host = self.lab.add(name)
         profile = host.home / ".profile"
         profile.touch(mode=0o600)
-        profile.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()))
+        set_ones = {name: value for name, value in self.environment.items() if value}
+        profile.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in set_ones.items()))
         return host
 
     def _write_laptop(self) -> None:
