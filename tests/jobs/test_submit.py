@@ -1,15 +1,19 @@
 """`ecgchat submit` before any machine is taken: what it checks, what it would run, and what it never sends."""
 
 import json
+import re
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
 
 from jobs.coca import CocaJob
 from jobs.config import parse
+from jobs.submit import LAUNCHERS
 from tests.jobs.conftest import coca_settings, contents
 
+PROJECT = Path(__file__).parents[2]
 ADDRESS = ("--address", "http://192.0.2.1:8265")
 
 pytestmark = pytest.mark.usefixtures("no_machine")
@@ -114,3 +118,28 @@ def test_the_same_command_line_makes_a_rayjob(ecgchat, job):
 def test_an_address_is_needed(ecgchat, monkeypatch):
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     refused(ecgchat("submit", "ray", "--", "true"), "--address", "RAY_API_SERVER_ADDRESS")
+
+
+DOCUMENTED = sorted(
+    {
+        " ".join(command.split())
+        for file in ("README.md", "docs/cluster.md")
+        for command in re.findall(
+            r"^ecgchat submit (?:.*\\\n)*.*$", (PROJECT / file).read_text().replace("`", ""), re.MULTILINE
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("command", DOCUMENTED, ids=lambda command: command[15:60])
+def test_every_documented_submission_passes_a_dry_run(ecgchat, monkeypatch, command):
+    monkeypatch.chdir(PROJECT)
+    before, dashes, after = command.replace("\\ ", "").removeprefix("ecgchat ").partition(" -- ")
+    words = [*shlex.split(before.replace("--dry-run", "")), "--dry-run", *shlex.split(dashes + after)]
+    said = ecgchat(*words)
+    assert (said.status, said.err) == (0, ""), said
+
+
+def test_the_documents_show_every_launcher():
+    shown = {command.split()[2] for command in DOCUMENTED}
+    assert shown == set(LAUNCHERS)
