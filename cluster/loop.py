@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from cluster.markers import Marker, step_name
 from cluster.numbers import Numbers, StepNumbers
 from cluster.profiling import ProfileConfig, Profiler
 from cluster.resume import check_same_frozen, check_same_settings
+from cluster.scratch import scratch_folder
 from cluster.stage import Stage, StepData, Term
 from cluster.timing import StepTimes
 from cluster.tracking import Tracker, TrackingConfig, origin
@@ -100,8 +100,8 @@ def train(
     Raises:
         RunError: the run cannot start or go on; the sentence is the same on every rank.
     """
-    with tempfile.TemporaryDirectory(prefix="ecgchat-") as scratch:
-        return _Run(stage, config, run, name, settings, on_report, Path(scratch)).train()
+    with scratch_folder() as scratch:
+        return _Run(stage, config, run, name, settings, on_report, scratch).train()
 
 
 class _Run:

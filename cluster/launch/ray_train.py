@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from cluster import stopping
 from cluster.errors import AgreedError, RunError
 from cluster.launch.config import LaunchConfig
 from cluster.launch.process import backend, load, prepare_process
+from cluster.scratch import scratch_folder
 from shards.storage import Store
 
 
@@ -49,7 +49,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     _require_resources(ray.cluster_resources(), launch)
     resources = {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if launch.gpus_per_worker else {})
-    with tempfile.TemporaryDirectory(prefix="ecgchat-ray-") as storage:
+    with scratch_folder() as storage:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
@@ -63,7 +63,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
             run_config=RunConfig(
                 # Ray would take an older run's state for this one's if they shared a name.
                 name=f"{name}-{time.time_ns():x}",
-                storage_path=storage,
+                storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=launch.max_failures),
                 callbacks=[StopBeforeResize(folder.uri)],
             ),

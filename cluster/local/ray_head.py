@@ -25,6 +25,8 @@ class RayHead:
     """Of the dashboard and the Jobs API: `http://127.0.0.1:PORT`."""
     environment: dict[str, str]
     """What a client needs to be let in."""
+    nodes: str = ""
+    """Where other nodes join: `127.0.0.1:PORT`."""
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def serve(log: Path, environment: Mapping[str, str], cpus: int) -> Iterator[RayH
     process = start(command, {**os.environ, **environment, **path, **access, **ending}, log)
     try:
         wait_until(lambda: listens(dashboard) and listens(agent_http), process, "the Ray head", log, START_S)
-        yield RayHead(f"http://127.0.0.1:{dashboard}", access)
+        yield RayHead(f"http://127.0.0.1:{dashboard}", access, f"127.0.0.1:{port}")
     finally:
         stop(process)
         shutil.rmtree(folder, ignore_errors=True)
