@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import socket
 import struct
 import threading
@@ -37,6 +38,7 @@ class Fault(StrEnum):
     SLOW_DOWN = "503 SlowDown"
     EXPIRED_TOKEN = "403 ExpiredToken"
     ACCESS_DENIED = "403 AccessDenied"
+    FULL = "507 InsufficientStorage"
     HANG = "no reply at all"
     DRIP = "a body that comes byte by byte"
     RESET = "connection reset in the middle of the body"
@@ -52,27 +54,36 @@ ERRORS = {
     Fault.SLOW_DOWN: ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
     Fault.EXPIRED_TOKEN: ("403 Forbidden", "ExpiredToken", "The provided token has expired."),
     Fault.ACCESS_DENIED: ("403 Forbidden", "AccessDenied", "Access Denied"),
+    Fault.FULL: ("507 Insufficient Storage", "InsufficientStorage", "No space left on the store."),
 }
 
 
 class Plan:
-    """Which fault each request has, by its kind and its number (from 1) among those of its kind."""
+    """Which fault each request has, by its kind and its number (from 1) among those of its kind.
+
+    `where` is a pattern that the request's path has to hold; others are neither counted nor harmed.
+    """
 
     def __init__(
-        self, choose: Callable[[int], Fault | None] = lambda number: None, kinds: frozenset[str] | set[str] = ALL_KINDS
+        self,
+        choose: Callable[[int], Fault | None] = lambda number: None,
+        kinds: frozenset[str] | set[str] = ALL_KINDS,
+        where: str = "",
     ):
-        self._choose, self._kinds = choose, kinds
+        self._choose, self._kinds, self._where = choose, kinds, re.compile(where)
         self._asked: Counter[str] = Counter()
 
-    def next(self, kind: str) -> Fault | None:
+    def next(self, kind: str, path: str = "") -> Fault | None:
         """The fault of the next request of a kind."""
+        if not self._where.search(path):
+            return None
         self._asked[kind] += 1
         return self._choose(self._asked[kind]) if kind in self._kinds else None
 
     @classmethod
-    def always(cls, fault: Fault, *kinds: str) -> Plan:
+    def always(cls, fault: Fault, *kinds: str, where: str = "") -> Plan:
         """Every request of these kinds (of all, where none is given)."""
-        return cls(lambda number: fault, set(kinds) or ALL_KINDS)
+        return cls(lambda number: fault, set(kinds) or ALL_KINDS, where)
 
     @classmethod
     def listed(cls, faults: Mapping[int, Fault], *kinds: str) -> Plan:
@@ -169,7 +180,7 @@ class Proxy:
                 if b"expect: 100-continue" in head.lower():
                     reply.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 kind = _kind(head)
-                fault = self._fault_of(kind)
+                fault = self._fault_of(kind, head.split(b" ", 2)[1].decode())
                 if fault is Fault.SLOW_INTAKE:
                     await asyncio.sleep(INTAKE_S)
                 body = await client.readexactly(_length(head) or 0)
@@ -193,8 +204,8 @@ class Proxy:
             if server:
                 server[1].close()
 
-    def _fault_of(self, kind: str) -> Fault | None:
-        fault = self.plan.next(kind)
+    def _fault_of(self, kind: str, path: str) -> Fault | None:
+        fault = self.plan.next(kind, path)
         self.counts.requests[kind] += 1
         if fault:
             self.counts.faults[fault] += 1
