@@ -24,7 +24,8 @@ from cluster.errors import RunError, at_least
 from cluster.launch.spec import LaunchSpec, record_launch, refuse_keys
 from shards.storage import Store
 
-POLL_S = 2.0
+LOOK_S, LOOKS = 1.0, 5
+"""The job's output is looked at so often, and Slurm is asked after so many looks: its controller serves everybody."""
 INTERRUPTED = 130
 UNFINISHED = (
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"),
@@ -147,7 +148,9 @@ def follow(job: str, write: Callable[[str], Any] = sys.stdout.write) -> int:
             state = now
         if facts["JobState"] not in UNFINISHED:
             return _status(facts)
-        time.sleep(POLL_S)
+        for _ in range(LOOKS):
+            time.sleep(LOOK_S)
+            output.show(_output_of(facts))
 
 
 def submit_slurm(
@@ -272,7 +275,7 @@ def _patiently(job: str) -> dict[str, str]:
         except RunError as error:
             if time.monotonic() > deadline or "Invalid job id" in str(error):
                 raise
-            time.sleep(POLL_S)
+            time.sleep(LOOK_S)
 
 
 def _output_of(facts: dict[str, str]) -> Path | None:
