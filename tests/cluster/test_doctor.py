@@ -263,7 +263,7 @@ class TestRay:
             assert levels(ray.facts(True, head.address)) == {"Ray": "ok", "Ray dashboard": "fail"}
             for name, value in head.environment.items():
                 monkeypatch.setenv(name, value)
-            monkeypatch.setenv("RAY_ADDRESS", gcs_of(tmp_path / "ray.log"))
+            monkeypatch.setenv("RAY_ADDRESS", gcs_of(head))
             findings = ray.facts(True, head.address)
         assert levels(findings) == {"Ray": "ok", "Ray dashboard": "ok", "Ray cluster": "ok"}
         assert "1 nodes, 1 CPUs, 0 GPUs" in findings[-1].found
@@ -286,10 +286,9 @@ class TestRay:
         assert levels(ray.facts(needed=True)) == {"Ray": "ok", "Ray cluster": "fail"}
 
 
-def gcs_of(log: Path) -> str:
-    """HOST:PORT of the head, as it says it in its log."""
-    words = log.read_text().split("--address=", 1)[1]
-    return words.split()[0].strip("'\"")
+def gcs_of(head: ray_head.RayHead) -> str:
+    """HOST:PORT of the head, as it writes it into its folder, where its token lies as well."""
+    return Path(head.environment["RAY_AUTH_TOKEN_PATH"]).with_name("ray_current_cluster").read_text().strip()
 
 
 @pytest.mark.slow
