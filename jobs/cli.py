@@ -7,6 +7,7 @@ ecgchat train coca|align|instruct --config jobs/configs/coca/demo.yaml …
 ecgchat export RUN --out URI
 ecgchat eval EXPORT --shards URI
 ecgchat chat EXPORT --ecg RECORD
+ecgchat dashboard RUN --html FILE
 ecgchat runs list|show|stop|resume|sync …
 ecgchat doctor --store URI --launcher ray|slurm
 ecgchat submit ray coca --config … --address http://HEAD:8265 --nodes 2 --gpus-per-node 8
@@ -31,6 +32,7 @@ COMMANDS = {
     ("export",): ("jobs.export", "write a run's model as a plain folder"),
     ("eval",): ("jobs.eval", "evaluate an exported model"),
     ("chat",): ("jobs.chat", "talk about one ECG in the terminal"),
+    ("dashboard",): ("jobs.dashboard", "draw the numbers of runs: a local page, or a workspace at W&B"),
     ("runs",): ("jobs.runs", "list, show, stop, resume and sync runs"),
     ("submit",): ("jobs.submit", "send a stage or a command to a cluster and follow it"),
     ("doctor",): ("jobs.doctor", "check machine, store, W&B, Slurm and Ray before a run relies on them"),
