@@ -56,7 +56,7 @@ def runtime_environment(options: RayOptions, variables: Mapping[str, str]) -> di
     Raises:
         RunError: a variable is a key.
     """
-    refuse_keys(variables)
+    refuse_keys(f"{name}={value}" for name, value in variables.items())
     return {
         "working_dir": str(options.working_directory.absolute()),
         "excludes": list(EXCLUDED),

@@ -56,7 +56,7 @@ class LaunchSpec:
             raise RunError(
                 f"cpus_per_node {self.cpus_per_node}: expected one or more for each of {self.ranks_per_node} workers of a node"
             )
-        refuse_keys((*self.environment, *self.arguments))
+        refuse_keys((*(f"{name}=" for name in self.environment), *self.arguments))
 
     @property
     def ranks_per_node(self) -> int:
@@ -96,14 +96,14 @@ def is_secret(name: str) -> bool:
 
 
 def refuse_keys(words: Iterable[str]) -> None:
-    """Refuse words of a launch that name a key (`NAME`, `NAME=…`, `--env NAME=…`) or hold the value of one.
+    """Refuse words of a launch that name a key (`NAME=…`, `--env=NAME=…`) or hold the value of one.
 
     Raises:
         RunError: names the key, never its value.
     """
     values = {value: name for name, value in os.environ.items() if is_secret(name) and len(value) >= 8}
     for word in words:
-        assigned = re.match(r"(?:-+(?:env|e)=)?([A-Za-z_][A-Za-z0-9_]*)(?:=|$)", word)
+        assigned = re.match(r"(?:-+(?:env|e)=)?([A-Za-z_][A-Za-z0-9_]*)=", word)
         name = assigned.group(1) if assigned and is_secret(assigned.group(1)) else None
         name = name or next((name for value, name in values.items() if value in word), None)
         if name:

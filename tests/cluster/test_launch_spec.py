@@ -58,6 +58,7 @@ def test_a_key_in_the_command_is_refused_and_not_told(monkeypatch, words):
 
 
 def test_a_place_is_no_key():
+    assert LaunchSpec("coca", ("--run.name", "token", "HF_TOKEN"), environment=("RAY_AUTH_TOKEN_PATH",)).arguments
     assert LaunchSpec("coca", (), environment=("AWS_ENDPOINT_URL", "NCCL_DEBUG", "AWS_DEFAULT_REGION")).environment
 
 
