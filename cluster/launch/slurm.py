@@ -245,7 +245,12 @@ def _directives(launch: LaunchSpec, options: SlurmOptions) -> list[str]:
         lines[name] = value if equals else None
     if "array" in lines and not any(word.lstrip("-").startswith("output") for word in options.sbatch):
         lines["output"] = "%x_%A_%a.out"
-    return [f"--{name}" if value is None else f"--{name}={value}" for name, value in lines.items() if value != ""]
+    return [f"--{name}" if value is None else f"--{name}={_quoted(value)}" for name, value in lines.items() if value != ""]
+
+
+def _quoted(value: str) -> str:
+    """As sbatch reads a line of its script: by words, as the shell does, and to the first #."""
+    return shlex.quote(value) if re.search(r"[\s#'\"\\]", value) else value
 
 
 def _slurm(*command: str, script: str | None = None, where: Path | None = None) -> Said:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from cluster import metrics
-from cluster.launch.slurm import SlurmOptions, SlurmSpec, submit, submit_slurm
+from cluster.launch import slurm as slurm_jobs
+from cluster.launch.slurm import SlurmOptions, SlurmSpec
 from cluster.launch.spec import LaunchSpec, launches
 from cluster.markers import committed
+from jobs import submit
 from shards.storage import Store
 from tests.cluster.real_slurm import NODES, PROJECT, Slurm, serve
 from tests.cluster.small_stage import NOTES
@@ -43,7 +45,7 @@ class Job:
         own = (f"output={self.output}", *options.pop("sbatch", ()))
         spec = SlurmSpec(LaunchSpec("", command, name="driver", nodes=nodes), SlurmOptions(sbatch=own, **options))
         # The script lands beside the output.
-        self.id = submit(spec, PROJECT)
+        self.id = slurm_jobs.submit(spec, PROJECT)
         (PROJECT / f"driver_{self.id}.sbatch").rename(folder / "job.sbatch")
 
     def noted(self) -> list[str]:
@@ -61,28 +63,30 @@ class Job:
         return facts["JobState"], facts["ExitCode"]
 
 
-def test_the_status_of_a_stage_is_the_jobs(
-    slurm: Slurm, small_job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stage_is_submitted_and_followed_and_its_status_is_the_commands(
+    slurm: Slurm,
+    small_job: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(small_job))
-    (tmp_path / "jobs").symlink_to(PROJECT / "jobs")
-    for room in ("cluster", "ecgchat", "shards"):
-        (tmp_path / room).symlink_to(PROJECT / room)
+    config, run = tmp_path / "config.json", Store(f"{tmp_path}/run")
+    config.write_text(json.dumps({**small_job, "run": {"folder": run.uri, "name": "first"}}))
+    # The job starts where it is submitted.
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.chdir(tmp_path)
-    run = f"file://{tmp_path}/run"
-    spec = SlurmSpec(LaunchSpec("coca", ("--config", str(config), "--train.stpes", "6"), name="first", run=run))
-    said: list[str] = []
-    jobs: list[str] = []
-    assert submit_slurm(spec, said.append, jobs.append) == 2
-    assert "train.stpes: no such setting; did you mean train.steps?" in "".join(said)
-    assert "failed\n" in said[-1]
-    [record] = launches(Store(run))
-    assert (record["launcher"], record["id"]) == ("slurm", jobs[0])
+    words = ["--nodes", "1", "--cpus-per-node", "1", "--time", "10", "--sbatch", "comment=a test"]
+    assert submit.main(["slurm", "coca", "--config", str(config), "--data.shards", f"{tmp_path}/nothing", *words]) == 2
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/nothing" in said
+    assert said.splitlines()[-1].endswith("failed")
+    [record] = launches(run)
+    assert record["launcher"] == "slurm"
+    assert f"Slurm job {record['id']}" in said
     [script] = tmp_path.glob("*.sbatch")
-    assert script.name == f"first-coca_{jobs[0]}.sbatch"
+    assert script.name == f"first-coca_{record['id']}.sbatch"
     assert [path.read_text() for path in tmp_path.glob("run/launch/*.sbatch")] == [script.read_text()]
-    slurm.assert_nothing_is_left(jobs[0])
+    slurm.assert_nothing_is_left(record["id"])
 
 
 EPOCHS, STEPS_AN_EPOCH = 60, 6
@@ -100,7 +104,7 @@ def test_a_run_goes_on_after_its_time_limit(slurm: Slurm, tmp_path: Path, monkey
     command = ("python", "-m", "tests.cluster.run_ray", "tests.cluster.slow_stage:slow", str(tmp_path / "settings.json"))
     output = tmp_path / "job.out"
     options = SlurmOptions(time="60", warning_s=60, requeue=3, sbatch=(f"output={output}",))
-    job = submit(SlurmSpec(LaunchSpec("", command, name="limited", nodes=NODES), options), PROJECT)
+    job = slurm_jobs.submit(SlurmSpec(LaunchSpec("", command, name="limited", nodes=NODES), options), PROJECT)
     (PROJECT / f"limited_{job}.sbatch").rename(tmp_path / "job.sbatch")
 
     first = notes / "rank-0.jsonl"
