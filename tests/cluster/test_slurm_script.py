@@ -82,12 +82,11 @@ def test_the_script_asks_for_what_the_launch_says() -> None:
 
 
 def test_a_sites_own_options_come_beside_ours_or_take_their_place() -> None:
-    script = render(
-        SlurmSpec(STAGE, SlurmOptions(requeue=0, sbatch=("mem=0", "exclusive", "gpus-per-node=h100:4", "array=0-3")))
-    )
-    found = directives(script)
+    own = ("mem=0", "exclusive", "comment=a word", "gpus-per-node=h100:4", "array=0-3")
+    found = directives(render(SlurmSpec(STAGE, SlurmOptions(requeue=0, sbatch=own))))
     assert {"--mem=0", "--exclusive", "--gpus-per-node=h100:4", "--array=0-3", "--no-requeue"} <= set(found)
     assert "--output=%x_%A_%a.out" in found
+    assert "--comment='a word'" in found
     assert "--gpus-per-node=4" not in found
 
 

@@ -27,9 +27,8 @@ def settings_in(script):
 def test_a_dry_run_prints_a_script_that_holds_the_settings_and_leaves_nothing(ecgchat, job, tmp_path):
     before = contents(tmp_path)
     words = ("--nodes", 2, "--gpus-per-node", 4, "--cpus-per-node", 32, "--train.steps", 7, "--time", "1-0", "--requeue", 3)
-    said = ecgchat(
-        "submit", "slurm", "coca", "--config", job, *words, "--sbatch", "mem=0", "--sbatch", "exclusive", "--dry-run"
-    )
+    own = ("--sbatch", "mem=0", "--sbatch", "exclusive")
+    said = ecgchat("submit", "slurm", "coca", "--config", job, *words, *own, "--dry-run")
     assert (said.status, said.err) == (0, "")
     for line in ("--nodes=2", "--gpus-per-node=4", "--cpus-per-task=32", "--time=1-0", "--mem=0", "--exclusive", "--requeue"):
         assert f"#SBATCH {line}\n" in said.out
