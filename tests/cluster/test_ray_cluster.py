@@ -38,7 +38,9 @@ def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_a_node_that_loses_its_power_is_replaced_and_the_run_continues_to_the_bit(cluster: Cluster, undisturbed: Path) -> None:
+    began = time.monotonic()
     run = cluster.submit(cluster.settings("replaced", workers=2))
+    report("submitted", run, 1, began)
     run.wait_for_step(20)
     victim = lost_node(cluster, run)
     before = run.attempts()

@@ -55,21 +55,18 @@ def test_a_head_that_is_lost_costs_the_steps_since_the_newest_checkpoint(cluster
     assert_equal(last_state(cluster.run_folder("headless")), last_state(undisturbed), "state")
 
 
-def test_a_machine_that_is_added_with_ray_up_makes_the_run_grow(cluster: Cluster, undisturbed: Path) -> None:
+def test_a_machine_that_is_added_makes_the_run_grow(cluster: Cluster, undisturbed: Path) -> None:
     run = cluster.submit(cluster.settings("growing", workers=4, min_workers=2))
     run.wait_for_step(20)
     (run.notes / PACE).write_text("1")
-    machines = cluster.machines
-    added = machines.add("node-3")
-    machines.configure([*machines.nodes, added])
-    machines.up("--no-restart")
+    added = cluster.machines.add("node-3")
+    cluster.machines.join(added)
     report("machine added", run, 2, time.monotonic())
     assert run.sizes() == [3, 4]
     added.kill()
     report("machine lost", run, 3, time.monotonic())
     (run.notes / PACE).write_text("0")
     run.end()
-    machines.configure(machines.nodes)
 
     assert run.sizes() == [3, 4, 3]
     few, many, _ = run.steps()

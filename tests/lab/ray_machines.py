@@ -90,6 +90,16 @@ class RayMachines:
         """`ray up`, until all nodes are there."""
         return self.type(f"ray up --yes {options} ray_cluster.yaml")
 
+    def join(self, host: Host) -> None:
+        """Add a machine to a running cluster, which `ray up` does not do with machines like these: the token, and a node."""
+        [_, start] = yaml.safe_load((PROJECT / "ray_cluster.yaml").read_text())["worker_start_ray_commands"]
+        options = "-i ~/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        command = shlex.quote(f"bash --login -c {shlex.quote(f'export RAY_HEAD_IP={self.head.address}; {start}')}")
+        self.type(
+            f"rsync --mkpath --rsh 'ssh {options}' ~/.ray/auth_token root@{host.address}:.ray/auth_token"
+            f" && ssh {options} root@{host.address} {command}"
+        )
+
     def on_head(self, command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command of the project's environment on the head."""
         return self.head.run(f"cd ~/ecgchat; source .venv/bin/activate; {command}", timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import time
@@ -50,6 +51,8 @@ class Cluster:
         """A run of several hundred steps, a checkpoint every third."""
         job = small_job(f"{self.uri}/shards", f"{self.uri}/{name}", epochs=EPOCHS, zero_stage=2)
         job["run"]["name"] = name
+        # rclone can lose a write for a minute while it removes folders that have become empty: nothing is deleted.
+        job["train"]["checkpoint"]["keep_last"] = STEPS
         job["launch"] = {"workers": workers, "min_workers": min_workers, "resize_every_s": 5, "threads": 1}
         return job
 
@@ -151,12 +154,31 @@ def lost_node(cluster: Cluster, run: Submitted) -> Host:
     return cluster.machines.lab.hosts[name]
 
 
+NOTICED = ("has been marked dead", "Deciding to resize", "Running entrypoint")
+"""What Ray says when it has noticed that something has changed."""
+
+
 def report(what: str, run: Submitted, attempt: int, since: float) -> None:
     """Wait for the first step of an attempt, and say what the time until then was spent on."""
-    run.wait(lambda: len(run.attempts()) >= attempt)
-    started = time.monotonic()
-    stepped = run.wait_for_step(1, attempt)
-    print(f"{what}: {started - since:.1f} s until the ranks had met again, {stepped - started:.1f} s more until a step")
+    times = [since]
+    known = noticed(run)
+    for reached in (
+        lambda: noticed(run) > known or len(run.attempts()) >= attempt,
+        lambda: len(run.attempts()) >= attempt,
+        lambda: read(run.log).count(": attempt ") >= attempt or run.step() > 0,
+        lambda: run.step() > 0,
+    ):
+        run.wait(reached)
+        times.append(time.monotonic())
+    parts = [end - begin for begin, end in itertools.pairwise(times)]
+    said = "{:.1f} s until Ray noticed, {:.1f} s until the ranks had met, {:.1f} s to restore, {:.1f} s to the first step"
+    print(f"{what}: {said.format(*parts)}; {sum(parts):.1f} s in all")
+
+
+def noticed(run: Submitted) -> int:
+    """How often Ray said so."""
+    said = read(run.log)
+    return sum(said.count(words) for words in NOTICED)
 
 
 def expected(cluster: Cluster, run: Submitted) -> dict[int, list[str]]:
