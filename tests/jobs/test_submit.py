@@ -124,9 +124,8 @@ DOCUMENTED = sorted(
     {
         " ".join(command.split())
         for file in ("README.md", "docs/cluster.md")
-        for command in re.findall(
-            r"^ecgchat submit (?:.*\\\n)*.*$", (PROJECT / file).read_text().replace("`", ""), re.MULTILINE
-        )
+        for command in re.findall(r"^ecgchat submit (?:.*\\\n)*.*$", (PROJECT / file).read_text(), re.MULTILINE)
+        if "…" not in command  # what is shortened is no whole command
     }
 )
 
