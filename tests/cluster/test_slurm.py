@@ -130,9 +130,13 @@ def test_a_run_goes_on_after_its_time_limit(slurm: Slurm, tmp_path: Path, monkey
         assert len(keys) == len(set(keys)) == STEPS_AN_EPOCH * GLOBAL_BATCH
 
 
-def test_a_cancelled_job_commits_before_it_is_killed(slurm: Slurm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("warned", [False, True])
+def test_a_cancelled_job_commits_before_it_is_killed_and_does_not_come_back(warned: bool, slurm: Slurm, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, waits=1, nodes=NODES)
     job.wait_until(bool)
+    if warned:
+        slurm.command("scancel", "--batch", "--signal=USR1", job.id)
+        job.wait_until(lambda noted: "asked to stop" in noted)
     slurm.command("scancel", job.id)
     assert job.ended()[0] == "CANCELLED"
     # Ray had not ended by the signal that reached all of its processes.

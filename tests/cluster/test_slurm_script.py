@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,12 @@ def test_output_is_shown_once_and_by_whole_characters(tmp_path: Path) -> None:
         path.write_bytes(content)
         output.show(path)
     assert "".join(shown) == "loss 1.5 µV\nend\n"
+
+
+@pytest.mark.skipif(shutil.which("ip") is None, reason="ip not installed (Debian: iproute2)")
+@pytest.mark.parametrize(("interface", "address"), [("lo", "127.0.0.1\n"), ("nowhere0", "")])
+def test_ray_takes_the_address_of_the_interface_that_is_named(interface: str, address: str) -> None:
+    [function] = re.findall(r"^own_address\(\) \{.*?^\}", render(SlurmSpec(STAGE)), re.DOTALL | re.MULTILINE)
+    program = f"interface={interface} container=()\n{function}\nown_address || true"
+    done = subprocess.run(["bash", "-eu", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == address
