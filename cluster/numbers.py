@@ -109,7 +109,14 @@ class Numbers:
 
     def _said(self, lines: list[dict[str, Any]]) -> list[str]:
         last, device = lines[-1], "GPU" if self._world.device.type == "cuda" else "worker"
-        mean = {name: statistics.fmean(line.get(name, 0.0) for line in lines) for name in last if "/" in name}
+        # Rates are of all steps together: a slow step weighs as much as it took.
+        times = [line["perf/time_step_s"] for line in lines]
+        rates = ("perf/samples_per_s", "perf/tokens_per_s_gpu", "perf/mfu", "perf/data_wait_share")
+        mean = {
+            name: statistics.fmean([line.get(name, 0.0) for line in lines], times if name in rates else None)
+            for name in last
+            if "/" in name
+        }
         said = [
             f"loss {mean['train/loss']:.4f}",
             f"lr {last['train/learning_rate']:.2e}",

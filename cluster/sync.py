@@ -39,9 +39,9 @@ def rebuild(run: Store, out: Path) -> str:
         lines = metrics.read(file)
         attempts, events, cut = len(metrics.attempts(file)), len(metrics.events(file)), metrics.cut_lines(file)
     config = json.loads(run.get("config.json")) if run.exists("config.json") else {}
-    written = write_offline(_identity(run, config), config, lines, kept_pictures(run), out)
+    write_offline(_identity(run, config), config, lines, kept_pictures(run), out)
     left_out = f"; {cut} lines that were cut short are left out" if cut else ""
-    return f"{run.uri}: {len(lines)} steps of {attempts} attempts, {events} events beside them{left_out}: {written}"
+    return f"{run.uri}: {len(lines)} steps of {attempts} attempts, {events} events beside them{left_out}"
 
 
 def keep(run: Store, out: Path) -> None:

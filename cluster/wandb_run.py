@@ -18,6 +18,9 @@ START_TIMEOUT_S = 60
 FINISH_TIMEOUT_S = 300
 """How long the end of a run waits for what W&B has not taken yet."""
 
+EXAMPLES = "data/examples"
+"""Name of the pictures."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -60,7 +63,7 @@ class OnlineRun:
         _log(self._run, lines)
 
     def show(self, pictures: Sequence[Picture], folder: Path) -> None:
-        """A table of pictures with their texts."""
+        """Pictures with their texts."""
         _show(self._run, pictures, folder)
 
     def refer(self, name: str, uri: str) -> None:
@@ -135,13 +138,14 @@ def _forget() -> None:
 
 
 def _show(run: Any, pictures: Sequence[Picture], folder: Path) -> None:
+    """Pictures with captions and no table: a table's files would stay in the home folder of whoever wrote an offline run."""
     if not pictures:
         return
     import wandb
 
-    rows = []
+    images = []
     for number, picture in enumerate(pictures):
         file = folder / f"picture-{number}.png"
         file.write_bytes(picture.png)
-        rows.append([picture.name, wandb.Image(str(file)), picture.text])
-    run.log({"data/examples": wandb.Table(columns=["record", "ecg", "text"], data=rows)}, step=0)
+        images.append(wandb.Image(str(file), caption=f"{picture.name}: {picture.text}"))
+    run.log({EXAMPLES: images}, step=0)

@@ -70,5 +70,3 @@ SECTIONS = (
 """Pictures follow them."""
 
 PICTURES = "pictures"
-PICTURE_TABLE = "data/examples"
-"""The table of pictures at W&B."""

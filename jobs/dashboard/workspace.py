@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.errors import RunError
+from cluster.wandb_run import EXAMPLES
 from jobs.dashboard.page import Run
-from jobs.dashboard.sections import PICTURE_TABLE, PICTURES, SECTIONS
+from jobs.dashboard.sections import PICTURES, SECTIONS
 
 NAME = "ecgchat"
 
@@ -32,7 +33,7 @@ def build(entity: str, project: str, runs: list[Run]) -> Any:
         ]
         if plots:
             sections.append(workspaces.Section(name=section.name, panels=plots, is_open=True))
-    media = panels.MediaBrowser(media_keys=[PICTURE_TABLE])
+    media = panels.MediaBrowser(media_keys=[EXAMPLES])
     sections.append(workspaces.Section(name=PICTURES, panels=[media], is_open=True))
     return workspaces.Workspace(name=NAME, entity=entity, project=project, sections=sections)
 

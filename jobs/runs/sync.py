@@ -29,10 +29,10 @@ def run(word: str, options: argparse.Namespace) -> int:
     store = Store(options.run)
     with tempfile.TemporaryDirectory(prefix="ecgchat-sync-") as scratch:
         out = options.out or Path(scratch)
-        print(sync.rebuild(store, out))
+        done = sync.rebuild(store, out)
         if options.out is None:
             sync.keep(store, out)
-            print(f"kept in {store.uri_of('wandb')}")
+        print(f"{done}: {options.out or store.uri_of('wandb')}")
         if options.online:
             sync.send(out)
             print("given to W&B")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 
+import numpy as np
 import pytest
 
 from cluster import metrics, tracking, wandb_run
@@ -78,12 +79,15 @@ def test_the_run_is_named_by_the_contract(run, tmp_path):
 
 
 def test_pictures_are_kept_and_stand_in_the_run_once(run, tmp_path):
-    png = draw_ecg(__import__("numpy").zeros((12, 100), "int16"), [0.001] * 12, 100, dpi=20)
+    png = draw_ecg(np.zeros((12, 100), np.int16), [0.001] * 12, 100, dpi=20)
     tracker = attempt(run, tmp_path, [1])
     tracker.show([Picture("a", png, "sinus rhythm")])
     tracker.close()
     [body] = wandb_files(run)
-    assert sum("data/examples" in row for row in wandb_file.history(body)) == 1
+    [shown] = [row["data/examples"] for row in wandb_file.history(body) if "data/examples" in row]
+    assert shown["captions"] == ["a: sinus rhythm"]
+    [name] = shown["filenames"]
+    assert [run.get(file) for file in run.list("wandb") if file.endswith(name)] == [png], "the run needs no other folder"
     assert json.loads(run.get("pictures/pictures.json")) == [{"name": "a", "file": "0.png", "text": "sinus rhythm"}]
 
 

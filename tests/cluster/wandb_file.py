@@ -15,11 +15,18 @@ WHOLE, LAST = 1, 4
 
 def history(body: bytes) -> list[dict[str, Any]]:
     """The logged values, row by row."""
-    return [
-        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-        for record in _records(body)
-        if record.history.item
-    ]
+    return [_row(record.history.item) for record in _records(body) if record.history.item]
+
+
+def _row(items: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for item in items:
+        *outer, last = list(item.nested_key) or [item.key]
+        place = row
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[last] = json.loads(item.value_json)
+    return row
 
 
 def run_record(body: bytes) -> Any:
