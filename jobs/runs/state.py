@@ -20,7 +20,7 @@ CONFIG = "config.json"
 FAILURE = "failure.json"
 
 SILENT_S = 3600
-"""A run puts its numbers into its folder with each checkpoint; one that has done nothing for so long is called silent."""
+"""The numbers of a run reach its folder within half a minute; one that has added none for so long is called silent."""
 
 State = Literal["launched", "running", "silent", "stopped", "failed", "finished"]
 

@@ -77,11 +77,13 @@ def test_an_unknown_command_prints_the_usage_as_an_error(ecgchat, words):
         ("tokenizer", "--shards --out --vocabulary --reports"),
         (
             "train coca",
-            "--config --print_config --dry-run --run.folder --data.shards --data.loader.order.global_batch "
+            "--config --print_config --dry-run --profile --run.folder --data.shards --data.loader.order.global_batch "
             "--model.ecg.sampling_rate_hz --loss.caption --train.engine.zero_stage --launch.workers --share_text",
         ),
         ("export", "--run --out --step"),
         ("eval", "--model --shards --split --batch --out"),
+        ("dashboard", "RUN --html --wandb --entity"),
+        ("runs sync", "--out --online"),
         ("submit", "ray"),
         ("submit ray", "--address --working-dir --nodes --gpus-per-node --dry-run --resubmit --env"),
     ],
