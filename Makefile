@@ -30,6 +30,8 @@ test: lint
 
 test-cluster: environment
 	$(RUN) -m pytest -m long
+	mkdir -p runs
+	$(RUN) -m tests.campaign --again --json runs/campaign.json --markdown runs/campaign.md
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

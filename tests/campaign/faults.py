@@ -60,7 +60,7 @@ class Fault:
     says: str = ""
     """The sentence that the run ends with, or that its log has where it goes on; … and numbers stand for any."""
     status: tuple[int, ...] = (1, 2)
-    """Of the ranks that end by themselves."""
+    """Of the ranks that end by themselves; any but 0 where it is empty."""
     before: Deed = nothing
     """Before the first attempt."""
     trouble: str = ""
@@ -150,6 +150,11 @@ def signal_during_a_save(number: signal.Signals) -> Deed:
     return harm
 
 
+def usual_place(scene: Scene) -> None:
+    for name in (PREPARE, "LD_PRELOAD"):
+        scene.environment.pop(name, None)
+
+
 def ask_by_file(scene: Scene) -> None:
     scene.moment(last=STEPS // 4)
     request_stop(scene.run, "maintenance at noon")
@@ -232,6 +237,8 @@ PROCESSES = [
         Promise.AGAIN,
         trouble="hog",
         says="rank 1 on …, step 12, …: ended by its machine for want of memory; lower data.loader.ahead (3), …",
+        status=(1, 2, -signal.SIGKILL),
+        mend=usual_place,
         environment={PREPARE: "tests.campaign.places:little_memory"},
         missing=places.no_memory_limit,
     ),
@@ -245,7 +252,7 @@ PROCESSES = [
         "the run is submitted again while it runs",
         Promise.BY_ITSELF,
         submit_again_meanwhile,
-        says="…/run: attempt … began while this one ran, and has the run now; this one ends",
+        says="…/run: attempt … began on … while this one ran, and has the run now; this one ends; …",
         pace_s=SLOW_S,
     ),
 ]
@@ -533,11 +540,6 @@ def fill_the_disk(scene: Scene) -> None:
         places.fill(Path(f"/proc/{pid}/root") / scene.temporary.relative_to("/"))
 
 
-def usual_place(scene: Scene) -> None:
-    for name in (PREPARE, "LD_PRELOAD"):
-        scene.environment.pop(name, None)
-
-
 def jump(scene: Scene) -> None:
     scene.moment()
     places.set_clock(scene.clock, scene.generator.choice([-1, 1]) * scene.generator.uniform(60, 600))
@@ -598,9 +600,10 @@ RAY = [
         "SIGKILL to the head's control store; the run is submitted to another cluster",
         Promise.AGAIN,
         on_ray.kill_the_head,
+        status=(),
         mend=on_ray.another_cluster,
     ),
-    under_ray("driver killed", "SIGKILL to the driver of the job", Promise.AGAIN, on_ray.kill_the_driver),
+    under_ray("driver killed", "SIGKILL to the driver of the job", Promise.AGAIN, on_ray.kill_the_driver, status=()),
     under_ray(
         "driver asked to end",
         "SIGTERM, SIGINT or SIGUSR1 to the driver",

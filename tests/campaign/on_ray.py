@@ -64,6 +64,8 @@ class Submitted:
 class RayScene(Scene):
     """A run on a Ray cluster of its own."""
 
+    hangs_s = HANGS_S
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._cluster = ExitStack()
@@ -86,6 +88,7 @@ class RayScene(Scene):
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--address", self.head.nodes),
             *("--node-ip-address", "127.0.0.1", "--num-cpus", str(RANKS), "--disable-usage-stats"),
+            *("--min-worker-port", "0", "--max-worker-port", "0"),  # those of the head are taken
             *("--dashboard-agent-grpc-port", str(agent_grpc), "--dashboard-agent-listen-port", str(agent_http)),
         ]
         ending = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}

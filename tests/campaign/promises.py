@@ -102,7 +102,8 @@ def assert_ended(fault: Fault, scene: Scene, ended: list[Ended]) -> None:
         assert_done(ended)
     else:
         for rank in others:
-            assert rank.status in fault.status or fault.trouble == "hog", f"expected status {fault.status}: {ended}"
+            expected = rank.status in fault.status if fault.status else rank.status != 0
+            assert expected, f"expected status {fault.status}: {ended}"
             assert fault.on_ray or "Traceback" not in rank.err, f"a trace: {rank.err}"
     if fault.says:
         said = {line for rank in others for line in rank.err.splitlines() if line.startswith("ecgchat: ")}
@@ -128,7 +129,6 @@ def assert_nothing_was_lost(fault: Fault, scene: Scene, committed: int, expected
     assert len(left_out) == fault.loses_samples, f"these samples were never used: {left_out}"
     used = {step: [key for key in keys if key not in left_out] for step, keys in expected.used.items()}
     assert found.used == used, "samples were lost or used twice"
-    assert found.losses.keys() == expected.losses.keys(), "metrics.jsonl has not a line for each step"
     if fault.learns_otherwise:
         return
     assert found.losses == expected.losses, "metrics.jsonl does not say what was learnt"

@@ -20,7 +20,7 @@ from cluster.markers import MARKER_END, Marker, committed
 from shards.storage import Store
 from tests.campaign.attempt import HANGS_S, RANKS, Attempt
 from tests.campaign.job import NOTES, PACE_S, TROUBLE
-from tests.campaign.places import CLOCK, clock_library, set_clock
+from tests.campaign.places import CLOCK, clock_library, remove_memory_groups, set_clock
 from tests.cluster.ranks import Ended
 from tests.shards.faults.proxy import Plan, Proxy
 from tests.shards.small_sets import build_small_set
@@ -96,6 +96,8 @@ class Scene:
         commands: start ranks as commands.
     """
 
+    hangs_s: float = HANGS_S
+
     def __init__(
         self,
         site: Site,
@@ -140,6 +142,7 @@ class Scene:
         for attempt in self.attempts:
             attempt.kill()
         self.proxy.close()
+        remove_memory_groups()
 
     def settle(self) -> None:
         """End what the run was given, before it is looked for what it left."""
@@ -182,7 +185,7 @@ class Scene:
 
     def wait_until(self, reached: Callable[[], bool]) -> None:
         """Let the ranks run until something is so; it is an error if one ends, or hangs, before."""
-        deadline = time.monotonic() + HANGS_S
+        deadline = time.monotonic() + self.hangs_s
         while not reached():
             assert self.attempt.running(), f"a rank ended before it was harmed: {self.attempt.said()}"
             assert time.monotonic() < deadline, f"nothing happens: {self.attempt.said()}"
