@@ -47,6 +47,9 @@ def test_the_trace_holds_these_steps_of_these_ranks(tmp_path):
     [trace] = (tmp_path / "run" / "profile").iterdir()
     assert trace.name == "steps-2-3-rank-00001.json.gz"
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    assert {event["name"] for event in events if event["name"].startswith("step ")} == {"step 2", "step 3"}
-    assert any("backward" in event["name"].lower() for event in events)
+    steps = {event["name"]: (event["ts"], event["ts"] + event["dur"]) for event in events if event["name"].startswith("step ")}
+    assert set(steps) == {"step 2", "step 3"}
+    forward = [event["ts"] for event in events if event["name"] == "aten::linear"]
+    assert forward
+    assert all(any(began <= moment <= ended for began, ended in steps.values()) for moment in forward)
     assert f"profile of steps 2-3: file://{trace}; " in ended[1].out
