@@ -19,7 +19,7 @@ from typing import Any
 from cluster.errors import RunError
 from cluster.launch.spec import refuse_keys
 
-EXCLUDED = (".git", ".venv", "runs", "build", "*.egg-info", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+EXCLUDED = (".git", ".venv", "/runs", "/build", "*.egg-info", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 """Never sent along; `.gitignore` and `.rayignore` are honoured too."""
 
 LOST_WITH_ITS_HEAD = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")
