@@ -155,6 +155,11 @@ def usual_place(scene: Scene) -> None:
         scene.environment.pop(name, None)
 
 
+def patient(scene: Scene) -> None:
+    """A machine that is busy is not taken for one that hangs."""
+    scene.settings["train"].pop("watch")
+
+
 def ask_by_file(scene: Scene) -> None:
     scene.moment(last=STEPS // 4)
     request_stop(scene.run, "maintenance at noon")
@@ -197,6 +202,7 @@ PROCESSES = [
         stop_a_rank,
         says="rank 1 on … does not answer in step 12… for 1800 s in …",
         status=(70,),
+        mend=patient,
         settings=HANGS_SOON,
     ),
     Fault(
@@ -213,6 +219,7 @@ PROCESSES = [
         trouble="deadlock",
         says="rank 1 on … stands still for 1800 s in step 12, …, at job.py:90 in _suffer…",
         status=(70,),
+        mend=patient,
         settings=HANGS_SOON,
     ),
     Fault(
@@ -222,6 +229,7 @@ PROCESSES = [
         trouble="hung loader",
         says="rank 1 on … stands still for 1800 s in step 12, data, at job.py:60 in step_data…",
         status=(70,),
+        mend=patient,
         settings=HANGS_SOON,
     ),
     Fault(

@@ -199,7 +199,7 @@ class Scene:
         """Some rank."""
         return self.generator.randrange(RANKS)
 
-    def moment(self, first: int = 1, last: int = STEPS - 2) -> None:
+    def moment(self, first: int = 1, last: int = STEPS - 6) -> None:
         """Let the ranks run up to some moment in some step."""
         step = self.random_step(first, last)
         self.wait_until(lambda: self.step() >= step)
