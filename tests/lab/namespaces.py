@@ -197,11 +197,15 @@ class Host:
         return f"to-{self.name}"[:15]
 
     @property
+    def within(self) -> list[str]:
+        """The words before a command that runs on this host with the variables of this process."""
+        return ["nsenter", "-t", str(self.namespace.pid), "-m", "-n", "-p", "-u"]
+
+    @property
     def enter(self) -> list[str]:
         """The words before a command that runs on this host, with a login's variables and none of this process's."""
         variables = {"HOME": str(self.home), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **self.environment}
-        namespaces = ["nsenter", "-t", str(self.namespace.pid), "-m", "-n", "-p", "-u"]
-        return [*namespaces, "env", "-i", "-C", str(self.home), *(f"{name}={value}" for name, value in variables.items())]
+        return [*self.within, "env", "-i", "-C", str(self.home), *(f"{name}={value}" for name, value in variables.items())]
 
     def popen(self, command: str, log: Path) -> subprocess.Popen[bytes]:
         """Start a shell command in a login shell; what it says goes to a file."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster import metrics
 from cluster.local import object_store
+from cluster.local.object_store import ObjectStore
 from jobs.config import from_settings
 from shards.storage import Store
 from tests.cluster.ranks import Ranks
@@ -22,7 +23,7 @@ from tests.cluster.small_stage import NOTES, SmallJob, SmallStage
 from tests.cluster.states import final_state
 from tests.cluster.test_order_survives import GLOBAL_BATCH, noted, small_job, training_loader
 from tests.lab import namespaces
-from tests.lab.namespaces import PROJECT, Host
+from tests.lab.namespaces import PROJECT, Host, Lab
 from tests.lab.ray_machines import RayMachines, read, wait
 from tests.shards.reading import expected_keys
 from tests.shards.small_sets import build_small_set
@@ -121,6 +122,14 @@ class Submitted:
 
 
 @contextmanager
+def store_of(lab: Lab, folder: Path) -> Iterator[ObjectStore]:
+    """An S3 server on a host of its own, over a folder that the host sees."""
+    host = lab.add("store")
+    with object_store.serve(folder, address=host.address, within=host.within) as server:
+        yield server
+
+
+@contextmanager
 def ray_cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
     """Head and two nodes, with a store that all of them reach.
 
@@ -130,7 +139,7 @@ def ray_cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
     """
     notes = folder / "notes"
     notes.mkdir()
-    with namespaces.lab(shared=[notes]) as lab, object_store.serve(folder / "s3", address=lab.gateway) as s3:
+    with namespaces.lab(shared=[folder]) as lab, store_of(lab, folder / "s3") as s3:
         bucket = folder / "s3" / s3.bucket
         build_small_set(bucket / "shards", BATCHES * GLOBAL_BATCH, 8)
         machines = RayMachines(lab, 2, {**s3.environment, NOTES: str(notes), "PYTHONPATH": str(PROJECT), **environment})
