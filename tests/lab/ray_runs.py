@@ -64,7 +64,8 @@ class Cluster:
         file = self.folder / f"{name}.json"
         file.write_text(json.dumps(job))
         command = f"python -m tests.cluster.run_ray tests.lab.workers:small {file}"
-        words = f"cd ~/ecgchat && source .venv/bin/activate && ray job submit --address http://127.0.0.1:8265 -- {command}"
+        submit = "PYTHONUNBUFFERED=1 ray job submit --address http://127.0.0.1:8265"
+        words = f"cd ~/ecgchat && source .venv/bin/activate && {submit} -- {command}"
         log = self.folder / f"{name}.log"
         return Submitted(self.machines.head.popen(words, log), log, self.folder / name)
 
