@@ -32,7 +32,7 @@ from tests.cluster.small_stage import Means, Report, SmallJob, SmallStage
 
 NOTES = "ECGCHAT_TEST_NOTES"
 """Names the folder of a run's notes, a file for each rank."""
-TROUBLE = "ECGCHAT_TEST_TROUBLE"
+TROUBLE = "ECGCHAT_TEST_HARM"
 """What goes wrong inside one rank, as JSON: `kind`, `rank`, `step`; nothing where it is not set."""
 PACE = "ECGCHAT_TEST_PACE"
 """Seconds of each step, where it is set."""
