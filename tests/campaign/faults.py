@@ -65,6 +65,8 @@ class Fault:
     """Before the first attempt."""
     trouble: str = ""
     """What one rank does to itself at a random step."""
+    earliest: int = 1
+    """First of those steps."""
     pace_s: float = PACE_S
     """Of a step, where the fault wants a longer run."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -523,6 +525,8 @@ DATA = [
         "the same; roll_back",
         Promise.GOES_ON,
         trouble="nan",
+        earliest=STEPS // 2,
+        pace_s=0.2,
         settings=on_bad_loss("roll_back"),
         says="small step 12: goes on from the weights of step 8; steps since taught nothing",
         learns_otherwise=True,

@@ -91,7 +91,7 @@ def trouble_of(fault: Fault, scene: Scene) -> dict[str, Any]:
     """What one rank is to do to itself."""
     if not fault.trouble:
         return {}
-    return {"kind": fault.trouble, "rank": scene.random_rank(), "step": scene.random_step()}
+    return {"kind": fault.trouble, "rank": scene.random_rank(), "step": scene.random_step(fault.earliest)}
 
 
 def assert_ended(fault: Fault, scene: Scene, ended: list[Ended]) -> None:
