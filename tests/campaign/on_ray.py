@@ -36,7 +36,7 @@ class Submitted:
         file, self._log = folder / "settings.json", folder / "submit.log"
         launch = {"launcher": "ray", "workers": RANKS, "threads": 1, "max_failures": 3}
         file.write_text(json.dumps({**scene.settings, "launch": launch}))
-        command = [sys.executable, "-m", "jobs.cli", "submit", "ray", "--address", scene.head.address]
+        command = [sys.executable, "-m", "jobs.cli", "submit", "ray", "--address", scene.head.address, "--patience", "15"]
         command += ["--working-dir", str(PROJECT), "--", "python", "-m", "tests.campaign.job", "--config", str(file)]
         with self._log.open("wb") as log:
             environment = {**os.environ, **scene.head.environment}
