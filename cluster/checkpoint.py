@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,12 @@ import torch
 from cluster.errors import RunError, at_least
 from cluster.markers import (
     MARKER_END,
+    SKIP_BROKEN,
     Marker,
     best_steps,
     committed,
-    file_sha256,
+    damage,
+    fetch,
     rank_name,
     read_marker,
     step_name,
@@ -59,8 +62,13 @@ class CheckpointConfig:
     """When to save, what to keep, where to resume."""
 
     every_steps: int = 1000
+    """Steps between checkpoints; one more follows the last step, and one precedes an end that was asked for."""
+    every_minutes: float = 0
+    """Minutes after the last checkpoint until another, whatever the steps; 0 for none by the clock."""
     keep_last: int = 3
     """Newest committed checkpoints kept; the best by validation is kept beside them."""
+    keep_every: int = 0
+    """Those of its multiples of steps are kept for ever; 0 for none."""
     skip_broken: bool = False
     """Resume from the checkpoint before one that is damaged, instead of stopping with its name."""
     commit_timeout_s: float = 1800
@@ -68,6 +76,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         at_least(1, train__checkpoint__every_steps=self.every_steps, train__checkpoint__keep_last=self.keep_last)
+        at_least(0, train__checkpoint__every_minutes=self.every_minutes, train__checkpoint__keep_every=self.keep_every)
 
 
 class Checkpoints:
@@ -89,6 +98,7 @@ class Checkpoints:
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: list[Future[None]] = []
         self._stopping = threading.Event()
+        self._saved = time.monotonic()
         self.committed_step: int | None = None
         """Newest step that this rank knows to be committed."""
 
@@ -106,13 +116,28 @@ class Checkpoints:
         self.committed_step = chosen.step if chosen else None
         return chosen
 
+    def newest_until(self, step: int) -> Marker | None:
+        """The newest whole one of a step or before, that this number of workers reads as it is; the same on every rank."""
+        chosen: Marker | None = None
+        with self._world.agreeing():
+            if self._world.main:
+                markers = [marker for marker in committed(self._store, skip_broken=True) if marker.step <= step]
+                fits = (marker for marker in reversed(markers) if self._fits(marker))
+                chosen = next((marker for marker in fits if damage(self._store, marker) is None), None)
+        found: Marker | None = broadcast_object(chosen)
+        return found
+
+    def _fits(self, marker: Marker) -> bool:
+        """Whether this number of workers reads a checkpoint as it is."""
+        return marker.world_size == self._world.size or not any(name.endswith(OPTIMIZER_END) for name in marker.files)
+
     def fitting(self, marker: Marker, zero_stage: int) -> Marker:
         """The checkpoint in a form that this number of workers can read, the same on every rank.
 
         Raises:
             RunError: it was made by another number of workers and cannot be converted.
         """
-        if marker.world_size == self._world.size or not any(name.endswith(OPTIMIZER_END) for name in marker.files):
+        if self._fits(marker):
             return marker
         universal = marker
         with self._world.agreeing():
@@ -160,16 +185,45 @@ class Checkpoints:
             step: optimiser steps done.
             content: what the marker says beside the files.
             wait: return only once it is committed, as before an exit.
+
+        Raises:
+            AgreedError: an earlier upload failed, or this one that is waited for, or a rank's local disk has no room.
         """
-        self.raise_failed()
-        folder = Path(tempfile.mkdtemp(dir=self._local, prefix=f"{step_name(step)}-"))
-        (folder / "state").mkdir()
+        with self._world.agreeing():
+            self.raise_failed()
+            self._require_room(engine)
+            folder = Path(tempfile.mkdtemp(dir=self._local, prefix=f"{step_name(step)}-"))
+            (folder / "state").mkdir()
+        self._saved = time.monotonic()
         with frozen_left_out(engine.module):
             engine.save_checkpoint(str(folder), tag="state", save_latest=False, exclude_frozen_parameters=True)
         torch.save(random_state(), folder / RANDOM_STATE)
         self._pending.append(self._uploader.submit(self._upload_and_commit, folder, step, content))
         if wait:
-            self.wait()
+            with self._world.agreeing():
+                self.wait()
+
+    def due(self) -> bool:
+        """Whether another is due by the clock of this rank."""
+        return 0 < self._config.every_minutes * 60 <= time.monotonic() - self._saved
+
+    def failure(self) -> str | None:
+        """Why an upload in the background failed, if one did."""
+        errors = (future.exception() for future in self._pending if future.done())
+        return next((str(error) for error in errors if error), None)
+
+    def _require_room(self, engine: Any) -> None:
+        """A disk that is full in the middle of what DeepSpeed's ranks do together would leave the others waiting.
+
+        Raises:
+            RunError: it has no room for this rank's part.
+        """
+        needed, free = state_bytes(engine, self._world.main), shutil.disk_usage(self._local).free
+        if needed > free:
+            raise RunError(
+                f"{self._local} on {socket.gethostname()}: a checkpoint needs {needed / 1e9:.2f} GB for its local copy, "
+                f"{free / 1e9:.2f} GB are free; make room, or set TMPDIR to a folder that has it"
+            )
 
     def wait(self) -> None:
         """Until everything saved so far is committed, on this rank; raises what went wrong."""
@@ -189,42 +243,32 @@ class Checkpoints:
         self._uploader.shutdown(wait=True, cancel_futures=True)
 
     def _choose(self) -> Marker | None:
-        for marker in reversed(committed(self._store)):
-            problem = self._damage(marker)
+        skip = self._config.skip_broken
+        for marker in reversed(committed(self._store, skip)):
+            problem = damage(self._store, marker) or (self._changed(marker) if skip else None)
             if problem is None:
                 return marker
-            if not self._config.skip_broken:
-                raise RunError(f"{problem}; pass --train.checkpoint.skip_broken true to resume from the checkpoint before it")
+            if not skip:
+                raise RunError(f"{problem}; pass {SKIP_BROKEN}")
         return None
 
-    def _damage(self, marker: Marker) -> str | None:
-        """What is visibly wrong with a checkpoint's files, from their names and sizes alone; sums are checked when read."""
-        parts = self._store.child(marker.folder)
-        names = set(parts.list())
-        for name, facts in marker.files.items():
-            if name not in names:
-                return f"checkpoint {marker.name}: {parts.uri_of(name)} is missing"
-            size = parts.size(name)
-            if size != facts["bytes"]:
-                return f"checkpoint {marker.name}: {parts.uri_of(name)} has {size} bytes, its marker says {facts['bytes']}"
+    def _changed(self, marker: Marker) -> str | None:
+        """Which file is not the one that was written. All are read: who asks to skip what is broken has met it."""
+        with tempfile.TemporaryDirectory(dir=self._local) as folder:
+            try:
+                for name in marker.files:
+                    fetch(self._store, marker, name, Path(folder, "file"))
+            except RunError as error:
+                return str(error)
         return None
 
     def _fetch(self, marker: Marker, folder: Path) -> None:
         """The files that this rank needs, checked, in the layout that DeepSpeed reads."""
         own = rank_name(self._world.rank)
-        for name, facts in marker.files.items():
+        for name in marker.files:
             rank, _, rest = ("", "", name) if marker.universal else name.partition("/")
-            if not marker.universal and rank != own and Path(rest).name not in SHARED_FILES:
-                continue
-            target = folder / rest
-            self._store.download(f"{marker.folder}/{name}", target)
-            found = file_sha256(target)
-            if found != facts["sha256"]:
-                where = self._store.uri_of(f"{marker.folder}/{name}")
-                raise RunError(
-                    f"checkpoint {marker.name}: {where} has sha256 {found[:12]}…, its marker says {facts['sha256'][:12]}…; "
-                    f"remove {marker.name}{MARKER_END} to resume from the checkpoint before it"
-                )
+            if marker.universal or rank == own or Path(rest).name in SHARED_FILES:
+                fetch(self._store, marker, name, folder / rest)
 
     def _upload_and_commit(self, folder: Path, step: int, content: dict[str, Any]) -> None:
         base = f"{step_name(step)}/{self._world.attempt}"
@@ -251,7 +295,9 @@ class Checkpoints:
     def _is_committed(self, step: int) -> bool:
         name = f"{step_name(step)}{MARKER_END}"
         # A damaged checkpoint that was passed over may still stand under this step.
-        return self._store.exists(name) and read_marker(self._store, name).attempt == self._world.attempt
+        with suppress(RunError):
+            return self._store.exists(name) and read_marker(self._store, name).attempt == self._world.attempt
+        return False
 
     def _await(self, done: Callable[[], bool], complaint: str) -> None:
         deadline = time.monotonic() + self._config.commit_timeout_s
@@ -266,14 +312,36 @@ class Checkpoints:
             time.sleep(POLL_S)
 
     def _remove_old(self) -> None:
-        """Keep the newest and the best; a marker goes before its files, so that no marked checkpoint is ever partial."""
-        markers = committed(self._store)
+        """Keep what is to be kept; a marker goes before its files, so that no marked checkpoint is ever partial."""
+        markers = committed(self._store, skip_broken=True)
         keep = {marker.step for marker in markers[-self._config.keep_last :]} | best_steps(markers)
+        if self._config.keep_every:
+            keep |= {marker.step for marker in markers if marker.step % self._config.keep_every == 0}
+        removed = {marker.folder for marker in markers if marker.step not in keep}
+        kept = {marker.folder for marker in markers if marker.step in keep}
         for marker in markers:
             if marker.step not in keep:
                 self._store.delete(f"{marker.name}{MARKER_END}")
-                for name in self._store.list(marker.name):
-                    self._store.delete(name)
+        newest = markers[-1].step
+        for name in self._store.list():
+            folder = "/".join(name.split("/")[:2]).partition(".")[0]  # of the universal form too, and of what ranks say
+            if "/" in name and folder not in kept and (folder in removed or self._is_garbage(folder, newest)):
+                self._store.delete(name)
+
+    def _is_garbage(self, folder: str, newest: int) -> bool:
+        """Whether an attempt that ended before it could commit left this: no newer step, under another attempt's id."""
+        step, _, attempt = folder.partition("/")
+        return attempt != self._world.attempt and int(step.removeprefix("step-")) <= newest
+
+
+def state_bytes(engine: Any, main: bool) -> int:
+    """About what this rank's part of a checkpoint takes: weights, where it writes them, and its part of the optimiser."""
+    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    tensors = [value for state in inner.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    tensors += [parameter for group in inner.param_groups for parameter in group["params"]]
+    if main:
+        tensors += [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def all_trainable(model: torch.nn.Module) -> bool:

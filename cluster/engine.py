@@ -58,6 +58,22 @@ class OptimizerConfig:
         return self.learning_rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
 
 
+class SkippingAdamW(torch.optim.AdamW):
+    """AdamW that leaves weights and moments as they are where a gradient is not finite.
+
+    DeepSpeed's ZeRO and bf16 optimisers do so by themselves; its plain fp32 engine takes this one as it is, and asks it for
+    `overflow` after each step as it does them.
+    """
+
+    overflow = False
+
+    def step(self, closure: Any = None) -> Any:
+        """Waits for the device, as those do."""
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self.overflow = not bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+        return None if self.overflow else super().step(closure)
+
+
 def compute_type(precision: Precision) -> torch.dtype:
     """Type of the parameters that forward and backward use."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
@@ -110,7 +126,8 @@ def build_engine(
     import deepspeed
 
     groups = parameter_groups(model, optimizer.weight_decay)
-    adamw = torch.optim.AdamW(
+    plain = engine.zero_stage == 0 and engine.precision == "fp32"
+    adamw = (SkippingAdamW if plain else torch.optim.AdamW)(
         groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon, fused=world.device.type == "cuda"
     )
     config = deepspeed_config(engine, micro_batch, world.size) | {"checkpoint": {"load_universal": load_universal}}

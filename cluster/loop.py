@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from cluster.console import say
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
 from cluster.errors import AgreedError, at_least
 from cluster.events import Events
+from cluster.guard import Guard, GuardConfig
 from cluster.markers import Marker, step_name
 from cluster.numbers import Numbers, StepNumbers
 from cluster.profiling import ProfileConfig, Profiler
@@ -56,6 +58,7 @@ class TrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
 
@@ -77,6 +80,8 @@ class Result:
     """Newest committed step, 0 where there is none."""
     stopped: str | None = None
     """Who or what asked it to end before its last step."""
+    skipped_steps: int = 0
+    """Steps so far whose samples taught nothing, because their loss or gradient was bad."""
 
 
 def train(
@@ -129,6 +134,7 @@ class _Run:
         self.frozen: dict[str, str] = {}
         """Digests of what checkpoints do not copy; known to rank 0."""
         self.numbers = Numbers(stage, self.world, self.steps)
+        self.guard = Guard(config.guard, self.world)
         self.weights: dict[str, float] = {}
         """Of each term in the loss."""
         self.step = 0
@@ -141,6 +147,8 @@ class _Run:
         """Step and loss of the newest validation."""
         self.validation_left = False
         """Whether the newest one was left before its end, to be done again when the run goes on."""
+        self.save_due = False
+        """Whether a checkpoint is due by the clock of rank 0, as all ranks agreed."""
         self.stopped: str | None = None
         """Why this attempt ends before its last step, as all ranks agreed."""
 
@@ -177,7 +185,7 @@ class _Run:
     def _result(self, first: int, wandb_run: str) -> Result:
         committed = self.checkpoints.committed_step or 0
         uri = self._checkpoint_uri(committed) if committed else ""
-        return Result(self.steps, first, uri, wandb_run, self.world.size, committed, self.stopped)
+        return Result(self.steps, first, uri, wandb_run, self.world.size, committed, self.stopped, self.guard.skipped)
 
     @contextmanager
     def _asked_by_file(self) -> Iterator[None]:
@@ -260,6 +268,8 @@ class _Run:
         data_state: dict[str, Any] = {}
         with closing(self.stage.training_data(self.world, resumed["data"] if resumed else None)) as data:
             agreed = self._agreed(data)
+            if resumed and "guard" in resumed:
+                self.guard.restore(resumed["guard"])
             if resumed and resumed.get("validation_left"):
                 self._validate(engine, first)
             for step in range(first + 1, self.steps + 1):
@@ -269,8 +279,9 @@ class _Run:
                 if batch is None:
                     break
                 self.done, data_state, last = step, batch.state, step == self.steps
+                rolled_back = not engine.was_step_applied() and self._bad_step(engine, step, batch)
                 evaluate = step % config.eval_every == 0 or last
-                save = step % config.checkpoint.every_steps == 0 or last
+                save = step % config.checkpoint.every_steps == 0 or last or self.save_due or rolled_back
                 if step % config.tracking.log_every == 0 or evaluate or save:
                     self._log()
                 if evaluate:
@@ -280,6 +291,49 @@ class _Run:
                     saved = step
             if self.stopped:
                 self._end_early(engine, saved, data_state)
+
+    def _bad_step(self, engine: Any, step: int, batch: StepData) -> bool:
+        """What the policy says of a step whose update DeepSpeed left out on every rank; whether older weights came back.
+
+        Raises:
+            AgreedError: the run is to end at it, or there were too many in a row.
+        """
+        config, guard = self.config.guard, self.guard
+        keys = list(itertools.chain.from_iterable(self.world.gather_objects(batch.keys)))
+        bad = f"{self.stage.name} step {step}: {guard.reject()}; samples {', '.join(keys[:8])}{' …' if len(keys) > 8 else ''}"
+        problem = None
+        if config.on_bad_loss == "stop":
+            problem = f"{bad}; look at them, or set train.guard.on_bad_loss to skip or roll_back"
+        elif guard.bad_in_a_row > config.max_bad_steps:
+            problem = (
+                f"{bad}; {guard.bad_in_a_row} bad steps in a row, more than train.guard.max_bad_steps {config.max_bad_steps}: "
+                "look at them, lower the learning rate in a new run, or resume from an older checkpoint"
+            )
+        self._log()
+        self.events.say("bad_loss", problem or f"{bad}; its update is left out, {guard.skipped} steps so far", step)
+        if problem:
+            self.events.upload()
+            raise AgreedError(problem)
+        return config.on_bad_loss == "roll_back" and self._roll_back(engine, step)
+
+    def _roll_back(self, engine: Any, step: int) -> bool:
+        """Take the weights of an earlier checkpoint, if there is one; data and steps go on where they are."""
+        with self.world.agreeing():
+            self.checkpoints.wait()
+        least = self.config.guard.roll_back_steps
+        marker = self.checkpoints.newest_until(step - least)
+        if marker is None:
+            said = f"{self.stage.name} step {step}: no checkpoint of so many workers lies {least} steps back to roll back to"
+            self.events.say("bad_loss", said, step)
+            return False
+        self.checkpoints.restore(engine, marker)
+        engine.global_steps, engine.global_samples = step, step * engine.train_batch_size()
+        self.guard.roll_back(marker.content["guard"], step - marker.step)
+        if self.tracker is not None:
+            self.tracker.undo(marker.step)
+        said = f"{self.stage.name} step {step}: goes on from the weights of step {marker.step}; steps since taught nothing"
+        self.events.say("rolled_back", said, step)
+        return True
 
     def _end_early(self, engine: Any, saved: int, data_state: dict[str, Any]) -> None:
         """Leave a committed checkpoint of the last step done, so that nothing is done twice."""
@@ -305,16 +359,20 @@ class _Run:
         engine.train()
         totals = torch.zeros(len(counts), device=self.world.device)
         norm = None
-        for micro_batch in batch.micro_batches:
+        self.guard.begin()
+        for number, micro_batch in enumerate(batch.micro_batches, start=1):
             terms = self.stage.terms(engine, micro_batch, self.world)
             times.mark("forward")
-            backward(engine, terms, counts, self.world)
+            last = number == len(batch.micro_batches)
+            backward(engine, terms, counts, self.world, partial(self.guard.guarded, last=last))
             norm = gradient_norm(engine)
             times.mark("backward")
             engine.step()
             times.mark("optimizer")
             totals += torch.stack([terms[name].total.detach().float() for name in counts])
             self.weights = {name: terms[name].weight for name in counts}
+        if engine.was_step_applied():
+            self.guard.accept()
         norm = engine.get_global_grad_norm() if norm is None else norm
         summed = torch.stack(list(counts.values()))
         own = (batch.tokens, batch.flops, batch.wait_s)
@@ -337,10 +395,13 @@ class _Run:
             except Exception as error:  # whatever it is, the other ranks have to hear of it
                 problem = error
             damaged = batch.damaged if batch else ()
+            unsaved = self.checkpoints.failure()
             asked = may_stop and stopping.asked() is not None
-            failed, left_out, stops = self.world.sum_on_host(problem is not None, len(damaged), asked)
+            due = self.world.main and self.checkpoints.due()
+            failed, left_out, stops, dues = self.world.sum_on_host(bool(problem or unsaved), len(damaged), asked, due)
+            self.save_due = self.save_due or dues > 0
             if failed:
-                self.world.agree(self._data_trouble(problem) if problem else None)
+                self.world.agree(self._data_trouble(problem) if problem else unsaved)
             if left_out:
                 self._leave_out(damaged)
             if stops:
@@ -418,13 +479,15 @@ class _Run:
             "frozen": self.frozen,
             "validation_loss": self.validated[1] if self.validated and self.validated[0] == step else None,
             "validation_left": self.validation_left,
+            "guard": self.guard.state(),
             "wandb_run": self.tracker.run_id if self.tracker else None,
         }
         began = time.monotonic()
         with self.world.agreeing():
             if self.tracker is not None:
                 self.tracker.upload()
-            self.checkpoints.save(engine, step, content, wait)
+        self.checkpoints.save(engine, step, content, wait)
+        self.save_due = False
         if self.tracker is not None:
             stall = {"perf/checkpoint_stall_s": time.monotonic() - began}
             self.tracker.log([{"step": step, "samples": step * self.stage.global_batch, **stall}])
@@ -437,10 +500,16 @@ def global_counts(stage: Stage, batch: StepData, world: World) -> dict[str, Tens
     return dict(zip(local[0], summed.clamp(min=1).unbind(), strict=True))
 
 
-def backward(engine: Any, terms: dict[str, Term], counts: dict[str, Tensor], world: World) -> None:
+def backward(
+    engine: Any,
+    terms: dict[str, Term],
+    counts: dict[str, Tensor],
+    world: World,
+    guarded: Callable[[Tensor], Tensor] = lambda loss: loss,
+) -> None:
     """Gradients of the weighted averages of one micro-batch's terms.
 
     DeepSpeed averages gradients over the ranks, while averages over global counts want their sum.
     """
-    loss = sum(terms[name].weight * terms[name].total / counts[name] for name in counts)
-    engine.backward(loss * world.size, scale_wrt_gas=False)
+    loss = torch.stack([terms[name].weight * terms[name].total / counts[name] for name in counts]).sum()
+    engine.backward(guarded(loss) * world.size, scale_wrt_gas=False)

@@ -13,6 +13,8 @@ from shards.storage import Store
 
 MARKER_END = ".committed.json"
 
+SKIP_BROKEN = "--train.checkpoint.skip_broken true to resume from the checkpoint before it"
+
 
 @dataclass(frozen=True)
 class Marker:
@@ -39,22 +41,75 @@ class Marker:
         return f"{self.name}/{self.attempt}"
 
 
-def committed(checkpoints: Store) -> list[Marker]:
-    """All committed checkpoints below a run's `checkpoints`, oldest first."""
-    names = [name for name in checkpoints.list() if "/" not in name and name.endswith(MARKER_END)]
-    return sorted((read_marker(checkpoints, name) for name in names), key=lambda marker: marker.step)
+def committed(checkpoints: Store, skip_broken: bool = False) -> list[Marker]:
+    """All committed checkpoints below a run's `checkpoints`, oldest first.
+
+    Args:
+        checkpoints: of the run.
+        skip_broken: leave out markers that cannot be read.
+
+    Raises:
+        RunError: names the first that cannot be read.
+    """
+    markers = []
+    for name in checkpoints.list():
+        if "/" not in name and name.endswith(MARKER_END):
+            try:
+                markers.append(read_marker(checkpoints, name))
+            except RunError:
+                if not skip_broken:
+                    raise
+    return sorted(markers, key=lambda marker: marker.step)
 
 
 def read_marker(checkpoints: Store, name: str) -> Marker:
     """One marker.
 
     Raises:
-        RunError: it is no marker.
+        RunError: it is no marker, or not what was written.
     """
     try:
-        return Marker(**json.loads(checkpoints.get(name)))
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{checkpoints.uri_of(name)}: not a checkpoint marker ({error}); remove it") from error
+        fields = json.loads(checkpoints.get(name))
+        if fields.pop("sha256") != _digest(fields):
+            raise ValueError("its checksum is another")
+        return Marker(**fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        step = name.removesuffix(MARKER_END)
+        raise RunError(
+            f"checkpoint {step}: {checkpoints.uri_of(name)} is no marker that was written so ({error}); pass {SKIP_BROKEN}"
+        ) from error
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def damage(checkpoints: Store, marker: Marker) -> str | None:
+    """What is visibly wrong with a checkpoint's files, from their names and sizes alone; sums are checked when read."""
+    parts = checkpoints.child(marker.folder)
+    names = set(parts.list())
+    for name, facts in marker.files.items():
+        if name not in names:
+            return f"checkpoint {marker.name}: {parts.uri_of(name)} is missing"
+        size = parts.size(name)
+        if size != facts["bytes"]:
+            return f"checkpoint {marker.name}: {parts.uri_of(name)} has {size} bytes, its marker says {facts['bytes']}"
+    return None
+
+
+def fetch(checkpoints: Store, marker: Marker, name: str, target: Path) -> None:
+    """One file of a checkpoint.
+
+    Raises:
+        RunError: it is not what the marker says.
+    """
+    checkpoints.download(f"{marker.folder}/{name}", target)
+    found, expected = file_sha256(target), marker.files[name]["sha256"]
+    if found != expected:
+        raise RunError(
+            f"checkpoint {marker.name}: {checkpoints.uri_of(f'{marker.folder}/{name}')} has sha256 {found[:12]}…, its marker "
+            f"says {expected[:12]}…; pass {SKIP_BROKEN}"
+        )
 
 
 def best_steps(markers: list[Marker]) -> set[int]:
@@ -65,7 +120,9 @@ def best_steps(markers: list[Marker]) -> set[int]:
 
 def write_marker(checkpoints: Store, name: str, marker: Marker) -> None:
     """Say that a checkpoint exists; everything that it names is in the store by then."""
-    checkpoints.put(name, json.dumps(asdict(marker), indent=1).encode())
+    # As it will be read: a JSON object has no numbers for keys.
+    fields = json.loads(json.dumps(asdict(marker)))
+    checkpoints.put(name, json.dumps({**fields, "sha256": _digest(fields)}, indent=1).encode())
 
 
 def upload(checkpoints: Store, source: Path, folder: str) -> dict[str, dict[str, Any]]:
@@ -80,11 +137,8 @@ def upload(checkpoints: Store, source: Path, folder: str) -> dict[str, dict[str,
 
 def download(checkpoints: Store, marker: Marker, folder: Path) -> None:
     """All ranks' files of a checkpoint in one folder, as DeepSpeed's converters read them."""
-    for name, facts in marker.files.items():
-        target = folder / name.partition("/")[2]
-        checkpoints.download(f"{marker.folder}/{name}", target)
-        if target.stat().st_size != facts["bytes"]:
-            raise RunError(f"{checkpoints.uri_of(f'{marker.folder}/{name}')}: cut while it was read; run the command again")
+    for name in marker.files:
+        fetch(checkpoints, marker, name, folder / name.partition("/")[2])
 
 
 def step_name(step: int) -> str:

@@ -29,7 +29,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     """One line for each step that counts, in order.
 
     A step that was done twice counts as the last attempt did it: an attempt that resumed from step s undoes what earlier
-    ones did after s. Lines of one step (training, validation) are joined. A last line that a kill cut short is left out.
+    ones did after s, and so does a run that rolls back to the weights of step s. Lines of one step (training, validation)
+    are joined. A last line that a kill cut short is left out.
     """
     steps: dict[int, dict[str, Any]] = {}
     for line in _whole_lines(path):
@@ -42,7 +43,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def attempts(path: Path) -> list[dict[str, Any]]:
     """The first line of each attempt, in order."""
-    return [line for line in _whole_lines(path) if "resumed_from" in line]
+    return [line for line in _whole_lines(path) if "resumed_from" in line and "rolled_back" not in line]
 
 
 def events(path: Path) -> list[dict[str, Any]]:

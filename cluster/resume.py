@@ -9,6 +9,7 @@ from cluster.errors import RunError
 MAY_CHANGE = (
     "launch",
     "train.checkpoint",
+    "train.guard",  # the same for good steps; who meets a bad one may have to choose
     "train.profile",
     "train.tracking",
     "train.eval_every",

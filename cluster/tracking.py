@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import subprocess
@@ -102,9 +103,13 @@ class Tracker:
 
     def log(self, lines: Iterable[dict[str, Any]]) -> None:
         """Record lines; each has `step` and `samples`."""
-        marked = [{"attempt": self._attempt, **line} for line in lines]
+        marked = [{"attempt": self._attempt, **_finite(line)} for line in lines]
         metrics.append(self._file, marked)
         self._with_online("fails", lambda online: online.log(marked))
+
+    def undo(self, step: int) -> None:
+        """The steps after one count no more: the weights are those of that step again."""
+        metrics.append(self._file, [{"attempt": self._attempt, "resumed_from": step, "rolled_back": True}])
 
     def show(self, pictures: list[Picture]) -> None:
         """Keep pictures with their texts; the stage gives those that may leave the machine."""
@@ -194,6 +199,11 @@ def _ray_submission() -> str:
         return str(metadata.get("job_submission_id", ""))
     except Exception:  # Ray has no public name for it: whatever becomes of this one, a run may not end by it
         return ""
+
+
+def _finite(line: dict[str, Any]) -> dict[str, Any]:
+    """Without the numbers of a bad step that are none, which JSON does not have."""
+    return {name: value for name, value in line.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def keep_pictures(run: Store, pictures: list[Picture]) -> None:

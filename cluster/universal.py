@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.errors import RunError
-from cluster.markers import Marker, download, read_marker, upload, write_marker
+from cluster.markers import Marker, damage, download, read_marker, upload, write_marker
 from shards.storage import Store
 
 UNIVERSAL = ".universal"
@@ -30,8 +30,8 @@ def converted(checkpoints: Store, marker: Marker, zero_stage: int, local: Path) 
     """
     folder = f"{marker.folder}{UNIVERSAL}"
     name = f"{folder}.json"
-    if checkpoints.exists(name):
-        return read_marker(checkpoints, name)
+    if checkpoints.exists(name) and damage(checkpoints, made := read_marker(checkpoints, name)) is None:
+        return made
     parts, whole = local / "parts", local / "universal"
     download(checkpoints, marker, parts)
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--num_extract_workers", "1"]

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from cluster.checkpoint import Checkpoints
@@ -15,7 +16,7 @@ from cluster.stage import StepData
 from cluster.world import World
 from jobs.config import from_settings
 from shards.loader import EcgBatch
-from shards.storage import Store
+from shards.storage import StorageError, Store
 from tests.cluster.small_stage import Report, SmallJob, SmallStage
 
 MOMENT = "ECGCHAT_TEST_MOMENT"
@@ -68,3 +69,16 @@ def asked(settings: dict[str, Any], on_report: Report) -> dict[str, Any]:
     join_deepspeed()
     job = from_settings(SmallJob, settings)
     return asdict(train(AskedStage(job), job.train, Store(job.run.folder), job.run.name, settings, on_report))
+
+
+def refused(settings: dict[str, Any], on_report: Report) -> dict[str, Any]:
+    """One rank of a `SmallJob` whose store is full when rank 1 uploads its part of step 6."""
+    upload = Store.upload
+
+    def refuse(self: Store, source: Path, name: str) -> None:
+        if name.startswith("step-000006/") and "/rank-00001/" in name:
+            raise StorageError(f"{self.uri_of(name)}: no space left; make room")
+        upload(self, source, name)
+
+    Store.upload = refuse  # type: ignore[method-assign]
+    return asked(settings, on_report)

@@ -1,6 +1,7 @@
 """The driver of a Ray Train run: `python -m tests.cluster.run_ray MODULE:FUNCTION SETTINGS.json`, as a submitted job."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def main() -> int:
     """Load the settings and run."""
     worker, file = sys.argv[1:]
     settings = json.loads(Path(file).read_text())
+    Path(file).with_suffix(".pid").write_text(str(os.getpid()))
     launch = LaunchConfig(**{"launcher": "ray", "max_failures": 2, **settings["launch"]})
     outcome = ray_train.run(worker, settings, launch, "small", Store(settings["run"]["folder"]))
     return STOPPED_STATUS if outcome.get("stopped") else 0

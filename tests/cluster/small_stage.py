@@ -96,7 +96,8 @@ class SmallStage(ShardStage[EcgBatch]):
         """Squared error; what a step uses is noted under the optimiser's own count of steps."""
         if model.module.training:
             note(world.rank, model.global_steps + 1, micro_batch.keys)
-        error = (model(micro_batch.leads)[:, 0] - 1) ** 2
+        leads = micro_batch.leads.to(next(model.parameters()).dtype)
+        error = (model(leads)[:, 0].float() - 1) ** 2
         return {"error": Term((error * micro_batch.weight).sum())}
 
     def frozen(self) -> dict[str, str]:

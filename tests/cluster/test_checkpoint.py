@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from cluster.checkpoint import CheckpointConfig, Checkpoints
-from cluster.errors import RunError
+from cluster.errors import AgreedError, RunError
 from cluster.markers import committed
 from cluster.resume import check_same_settings
 from cluster.world import World
@@ -65,6 +66,10 @@ def save(checkpoints, step, rank=0, wait=True, **content):
 
 def steps(run):
     return [marker.step for marker in committed(run.child("checkpoints"))]
+
+
+def folders(run):
+    return {"/".join(name.split("/")[:2]) for name in run.child("checkpoints").list() if name.count("/") > 1}
 
 
 def test_a_saved_checkpoint_is_committed_with_everything_it_needs(run, tmp_path):
@@ -141,8 +146,25 @@ def test_a_changed_file_is_found_by_its_checksum(run, tmp_path):
 
 def test_a_marker_that_is_none_is_named(run, tmp_path):
     run.put("checkpoints/step-000003.committed.json", b"{")
-    with pytest.raises(RunError, match="not a checkpoint marker"):
+    with pytest.raises(RunError, match=r"checkpoint step-000003: .* is no marker that was written so .*skip_broken true"):
         rank_of(run, tmp_path).newest()
+
+
+@pytest.mark.parametrize("part", ["marker", "file"])
+def test_what_changed_without_changing_its_size_can_be_passed_over(run, tmp_path, part):
+    checkpoints = rank_of(run, tmp_path)
+    save(checkpoints, 5)
+    save(checkpoints, 10)
+    folder = Path(tmp_path, "run", "checkpoints")
+    [file] = folder.glob("step-000010.*") if part == "marker" else (folder / "step-000010").rglob("zero_pp_rank_0*")
+    body = file.read_bytes()
+    file.write_bytes(body.replace(b'"batch": 10', b'"batch": 11') if part == "marker" else bytes([7]) * len(body))
+    with pytest.raises(RunError, match=r"step-000010.*skip_broken true"):
+        checkpoints.restore(FileEngine(0), checkpoints.newest())
+    again = rank_of(run, tmp_path, attempt="a2", skip_broken=True)
+    assert again.newest().step == 5
+    save(again, 6)
+    assert again.newest().step == 6
 
 
 def test_saving_does_not_wait_for_a_slow_store(run, tmp_path, monkeypatch):
@@ -166,8 +188,47 @@ def test_a_failed_upload_is_raised_at_the_next_save(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "upload", refuse)
     save(checkpoints, 5, wait=False)
     time.sleep(0.3)
-    with pytest.raises(OSError, match="no space left"):
+    assert checkpoints.failure() == "no space left"
+    with pytest.raises(AgreedError, match="no space left"):
         save(checkpoints, 10)
+
+
+def test_a_disk_without_room_for_the_local_copy_is_named_before_anything_is_written(run, tmp_path, monkeypatch):
+    checkpoints = rank_of(run, tmp_path)
+    save(checkpoints, 5)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("cluster.checkpoint.shutil.disk_usage", lambda path: usage._replace(free=7))
+    with pytest.raises(AgreedError, match=r"local-0-a1 on .*: a checkpoint needs .* make room, or set TMPDIR"):
+        save(checkpoints, 10)
+    assert steps(run) == [5]
+
+
+def test_multiples_of_keep_every_are_kept_for_ever(run, tmp_path):
+    checkpoints = rank_of(run, tmp_path, keep_last=1, keep_every=4)
+    for step in range(2, 12, 2):
+        save(checkpoints, step)
+    assert steps(run) == [4, 8, 10]
+
+
+def test_what_killed_attempts_left_is_removed_once_it_is_not_newer_than_what_is_committed(run, tmp_path):
+    lost = [rank_of(run, tmp_path, 0, 2, attempt=name) for name in ("lost", "lost too")]
+    for attempt, step in zip(lost, (5, 15), strict=True):
+        save(attempt, step, wait=False)
+        time.sleep(0.5)
+        attempt.close()
+    checkpoints = rank_of(run, tmp_path)
+    save(checkpoints, 5)
+    assert folders(run) == {"step-000005/a1", "step-000015/lost too"}
+
+
+def test_a_checkpoint_is_due_by_the_clock(run, tmp_path):
+    checkpoints = rank_of(run, tmp_path, every_minutes=0.005)
+    assert not checkpoints.due()
+    time.sleep(0.35)
+    assert checkpoints.due()
+    save(checkpoints, 5)
+    assert not checkpoints.due()
+    assert not rank_of(run, tmp_path).due(), "never, where none is asked for"
 
 
 def test_a_resume_with_other_settings_is_refused_by_name():

@@ -32,3 +32,11 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
     with file.open("a") as out:
         out.write('{"attempt": "a", "st')
     assert len(metrics.read(file)) == 1
+
+
+def test_steps_that_were_rolled_back_count_no_more_and_are_no_attempt(tmp_path):
+    file = tmp_path / metrics.FILE
+    metrics.append(file, [{"attempt": "a", "resumed_from": 0}, *({"attempt": "a", "step": step} for step in range(1, 6))])
+    metrics.append(file, [{"attempt": "a", "resumed_from": 2, "rolled_back": True}, {"attempt": "a", "step": 6}])
+    assert [line["step"] for line in metrics.read(file)] == [1, 2, 6]
+    assert len(metrics.attempts(file)) == 1

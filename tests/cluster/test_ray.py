@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import pytest
 from cluster import metrics
 from cluster.local import object_store, ray_head
 from cluster.local.ray_head import RayHead
+from cluster.markers import committed
+from cluster.stopping import STOPPED_STATUS
 from shards.storage import Store
 from tests.cluster import wandb_file
 from tests.cluster.states import assert_equal, final_state
@@ -44,25 +48,30 @@ def cluster(tmp_path_factory):
 
 def submit(head, command, folder, **environment):
     """Status and output of `ecgchat submit`, in a process of its own: Ray reads its token once, when it is first imported."""
+    with submitting(head, command, folder, **environment) as process:
+        output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def submitting(head, command, folder, **environment):
+    """`ecgchat submit`, under way."""
     words = [sys.executable, "-m", "jobs.cli", "submit", "ray", "--address", head.address, "--working-dir", str(folder), "--"]
-    done = subprocess.run(
-        [*words, *command.split()],
-        cwd=PROJECT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
+    variables = {**os.environ, **environment}
+    return subprocess.Popen(
+        [*words, *command.split()], cwd=PROJECT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    return done.returncode, done.stdout
+
+
+def train_command(worker, settings, tmp_path):
+    """What a job runs that trains by a worker function with Ray Train."""
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings))
+    return f"python -m tests.cluster.run_ray {worker} {file}"
 
 
 def submitted(head, worker, settings, tmp_path):
     """Status and output of a job that runs a worker function with Ray Train."""
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps(settings))
-    return submit(head, f"python -m tests.cluster.run_ray {worker} {file}", PROJECT)
+    return submit(head, train_command(worker, settings, tmp_path), PROJECT)
 
 
 def run(cluster, job, name, tmp_path):
@@ -167,6 +176,39 @@ def test_the_cause_of_a_failure_for_good_is_named_once(cluster, small_job, tmp_p
     [sentence] = [line for line in output.splitlines() if line.startswith("ecgchat: ")]
     assert "the workers failed more than launch.max_failures 0 times" in sentence
     assert "the disk of this rank is gone" in sentence
+
+
+def stopped(cluster, job, tmp_path, tell):
+    """Why a long job says that it stopped, which is told to end, with the id of its driver, once it has a checkpoint."""
+    store = Store(f"{cluster[1]}/{tmp_path.name}")
+    job = with_folder(job, store.uri, steps=100_000)
+    deadline = time.monotonic() + 300
+    with submitting(cluster[0], train_command("jobs.coca:worker", job, tmp_path), PROJECT) as process:
+        while not committed(store.child("checkpoints")):
+            assert process.poll() is None, process.communicate()[0][-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        tell(int((tmp_path / "settings.pid").read_text()))
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == STOPPED_STATUS, output[-3000:]
+    store.download(metrics.FILE, tmp_path / metrics.FILE)
+    lines = metrics.read(tmp_path / metrics.FILE)
+    assert committed(store.child("checkpoints"))[-1].step == lines[-1]["step"], "the last step is committed"
+    return metrics.events(tmp_path / metrics.FILE)[-1]["said"]
+
+
+def test_a_driver_that_is_asked_to_end_hands_it_on_to_its_workers(cluster, small_job, tmp_path):
+    """As `ray job stop` asks."""
+    said = stopped(cluster, small_job, tmp_path, lambda driver: os.kill(driver, signal.SIGTERM))
+    assert said.endswith("(SIGTERM)")
+
+
+def test_a_run_ends_when_one_of_its_nodes_is_about_to_be_taken_away(cluster, small_job, tmp_path):
+    """The last test of this cluster, which takes no more work from here on."""
+    said = stopped(
+        cluster, small_job, tmp_path, lambda driver: submit(cluster[0], "python -m tests.cluster.drain_node", PROJECT)
+    )
+    assert "a preemption notice for node" in said
 
 
 def sample_counts(used):

@@ -12,7 +12,7 @@ from shards.storage import Store
 from tests.cluster.asked_stage import MOMENT
 from tests.cluster.small_stage import WAIT_BEFORE, WAITING
 from tests.cluster.states import assert_equal, final_state
-from tests.cluster.test_order_survives import GLOBAL_BATCH, begun, noted, small_job
+from tests.cluster.test_order_survives import GLOBAL_BATCH, begun, noted, small_job, the_sentence_of_all, words
 from tests.shards.small_sets import build_small_set
 
 pytestmark = pytest.mark.slow
@@ -112,3 +112,18 @@ def test_a_second_interrupt_ends_a_process_at_once(shards, tmp_path):
         [said] = ranks.wait()
     assert said.status == INTERRUPTED_STATUS
     assert said.err.splitlines()[-1] == "ecgchat: interrupted again; ended at once"
+
+
+def test_an_upload_that_fails_in_the_background_ends_all_ranks_at_the_same_step_with_one_sentence(shards, tmp_path):
+    said = ended(job(shards, tmp_path / "run", epochs=100), tmp_path / "attempt", "tests.cluster.asked_stage:refused")
+    sentence = the_sentence_of_all(said)
+    assert sentence.endswith(": no space left; make room")
+    assert steps(tmp_path / "run") == [3]
+    assert len({words(tmp_path / "attempt" / f"rank-{rank}.jsonl").count("step") for rank in range(2)}) == 1
+
+
+def test_checkpoints_by_the_clock_are_of_the_same_step_on_all_ranks(shards, tmp_path):
+    settings = job(shards, tmp_path / "run", epochs=4)
+    settings["train"]["checkpoint"] = {"every_steps": 1000, "every_minutes": 0.005, "keep_last": 100}
+    assert [rank.status for rank in ended(settings, tmp_path / "attempt")] == [0, 0]
+    assert len(steps(tmp_path / "run")) > 2
