@@ -9,6 +9,23 @@ class AgreedError(RunError):
     """A `RunError` that every rank raises together: starting the workers again would meet it again."""
 
 
+class FailedRankError(RuntimeError):
+    """The first cause of a failed attempt, in one sentence that says where its trace lies; `__cause__` is the error itself."""
+
+
+class SilentError(RuntimeError):
+    """This rank failed because another did, which says why.
+
+    Args:
+        said: what the other says.
+        final: whether a restart would meet the same.
+    """
+
+    def __init__(self, said: str, final: bool = False) -> None:
+        super().__init__(said)
+        self.final = final
+
+
 def at_least(least: float, **settings: float) -> None:
     """Refuse settings that are too small; dots of their names are written as two underscores.
 

@@ -12,7 +12,6 @@ import itertools
 import json
 import random
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster import stopping
+from cluster import failure, stopping
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.console import say
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
@@ -33,12 +32,15 @@ from cluster.events import Events
 from cluster.guard import Guard, GuardConfig
 from cluster.markers import Marker, step_name
 from cluster.numbers import Numbers, StepNumbers
+from cluster.pace import Pace
 from cluster.profiling import ProfileConfig, Profiler
+from cluster.progress import HOST, here
 from cluster.resume import check_same_frozen, check_same_settings
 from cluster.scratch import scratch_folder
 from cluster.stage import Stage, StepData, Term
 from cluster.timing import StepTimes
 from cluster.tracking import Tracker, TrackingConfig, origin
+from cluster.watch import Watch, WatchConfig
 from cluster.world import World
 from shards.storage import Store
 
@@ -61,6 +63,7 @@ class TrainConfig:
     guard: GuardConfig = field(default_factory=GuardConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         at_least(1, train__steps=1 if self.steps is None else self.steps, train__eval_every=self.eval_every)
@@ -126,6 +129,7 @@ class _Run:
         self.settings, self.on_report = settings, on_report
         self.world = World.join()
         self.local = scratch
+        here.hosts = self.world.gather_objects(HOST)
         self.steps = config.steps or max(1, round(config.epochs * stage.steps_per_epoch()))
         self.checkpoints = Checkpoints(run, config.checkpoint, self.world, scratch)
         self.events = Events(run, scratch, self.world)
@@ -135,6 +139,7 @@ class _Run:
         """Digests of what checkpoints do not copy; known to rank 0."""
         self.numbers = Numbers(stage, self.world, self.steps)
         self.guard = Guard(config.guard, self.world)
+        self.pace = Pace(config.watch, self.world, self.events, settings.get("data", {}).get("loader", {}))
         self.weights: dict[str, float] = {}
         """Of each term in the loss."""
         self.step = 0
@@ -254,11 +259,12 @@ class _Run:
         )
         self.run.put("config.json", json.dumps(described, indent=1).encode())
         self.tracker.show(self.stage.pictures())
-        begun = f"{self.stage.name}: attempt {self.world.attempt}, {self.world.size} workers, {self.steps} steps"
-        if first:
-            self.events.say("resumed", f"{begun}, resumed from committed step {first}", first)
+        begun = f"resumed from committed step {first}" if first else "from the beginning"
+        line = f"{self.stage.name}: attempt {self.world.attempt}, {self.world.size} workers, {self.steps} steps, {begun}"
+        if first or here.ended:
+            self.events.say("resumed", line + (f"; the attempt before ended: {here.ended}" if here.ended else ""), first)
         else:
-            say(f"{begun}, from the beginning")
+            say(line)
         self.events.write()
 
     def _steps(self, engine: Any, first: int, resumed: dict[str, Any] | None) -> None:
@@ -266,14 +272,15 @@ class _Run:
         config = self.config
         saved = first
         data_state: dict[str, Any] = {}
-        with closing(self.stage.training_data(self.world, resumed["data"] if resumed else None)) as data:
+        watch = Watch(config.watch, self.run, self.world, self.events, self.local, config.checkpoint.commit_timeout_s)
+        with closing(self.stage.training_data(self.world, resumed["data"] if resumed else None)) as data, watch:
             agreed = self._agreed(data)
             if resumed and "guard" in resumed:
                 self.guard.restore(resumed["guard"])
             if resumed and resumed.get("validation_left"):
                 self._validate(engine, first)
             for step in range(first + 1, self.steps + 1):
-                self.step = step
+                self.step = here.step = step
                 with self.profiler.step(step):
                     batch = None if self.stopped else self._step(engine, agreed, step)
                 if batch is None:
@@ -361,12 +368,15 @@ class _Run:
         norm = None
         self.guard.begin()
         for number, micro_batch in enumerate(batch.micro_batches, start=1):
+            here.enter("forward")
             terms = self.stage.terms(engine, micro_batch, self.world)
             times.mark("forward")
+            here.enter("backward")
             last = number == len(batch.micro_batches)
             backward(engine, terms, counts, self.world, partial(self.guard.guarded, last=last))
             norm = gradient_norm(engine)
             times.mark("backward")
+            here.enter("optimizer")
             engine.step()
             times.mark("optimizer")
             totals += torch.stack([terms[name].total.detach().float() for name in counts])
@@ -388,12 +398,14 @@ class _Run:
             AgreedError: some rank cannot read its data, or all together met more damage than is tolerated.
         """
         while True:
+            here.enter("data")
             batch: StepData | None = None
             problem: Exception | None = None
             try:
                 batch = next(data, None)
             except Exception as error:  # whatever it is, the other ranks have to hear of it
                 problem = error
+            here.enter("agreement")
             damaged = batch.damaged if batch else ()
             unsaved = self.checkpoints.failure()
             asked = may_stop and stopping.asked() is not None
@@ -411,13 +423,12 @@ class _Run:
             yield batch
 
     def _data_trouble(self, problem: Exception) -> str:
-        """In one sentence; an error that nobody foresaw leaves its trace in this rank's log as well."""
-        words = str(problem)
-        # The data's own errors are kinds of ValueError, the store's of OSError.
-        if not isinstance(problem, OSError | ValueError) or type(problem) is ValueError:
-            traceback.print_exception(problem)
-            words = f"{type(problem).__name__}: {problem}"
-        return f"{self.stage.name} step {self.step}, rank {self.world.rank}: {words}"
+        """In one sentence; an error that nobody foresaw leaves its trace in the run's folder."""
+        place = f"{self.stage.name} step {self.step}, rank {self.world.rank}"
+        if failure.is_foreseen(problem):
+            return f"{place}: {problem}"
+        trace = failure.keep_trace(self.run, self.world.attempt, self.world.rank, problem)
+        return f"{place}: {failure.in_words(problem)}" + (f"; its trace: {trace}" if trace else "")
 
     def _leave_out(self, damaged: Sequence[str]) -> None:
         """Remember, on every rank alike, which samples some rank found damaged.
@@ -437,7 +448,9 @@ class _Run:
 
     def _log(self) -> None:
         """Write the lines of the last steps."""
+        here.enter("numbers")
         lines = self.numbers.lines()
+        self.pace.judge(lines)
         if self.tracker is not None and lines:
             self.tracker.log(lines)
             self.numbers.say(lines, self.checkpoints.committed_step)
@@ -450,6 +463,7 @@ class _Run:
         with torch.no_grad():
             for batch in self._agreed(iter(self.stage.validation_data(self.world)), may_stop):
                 for micro_batch in batch.micro_batches:
+                    here.enter("validation")
                     for name, term in self.stage.terms(engine, micro_batch, self.world).items():
                         sums[name] = sums.get(name, torch.zeros((), device=self.world.device)) + term.total.float()
                         self.weights[name] = term.weight
@@ -473,6 +487,7 @@ class _Run:
         self.on_report({"step": step, **values})
 
     def _save(self, engine: Any, step: int, data: dict[str, Any], wait: bool) -> None:
+        here.enter("checkpoint")
         content = {
             "data": data,
             "settings": self.settings,

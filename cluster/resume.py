@@ -12,6 +12,7 @@ MAY_CHANGE = (
     "train.guard",  # the same for good steps; who meets a bad one may have to choose
     "train.profile",
     "train.tracking",
+    "train.watch",
     "train.eval_every",
     "data.shards",  # where they lie; that they are the same ones is checked by what they hold
     "data.loader.ahead",

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cluster.errors import AgreedError, RunError
+from cluster.progress import here
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,8 @@ class World:
         """The world of the process group that the launcher made."""
         rank, size = dist.get_rank(), dist.get_world_size()
         device = local_device()
-        attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         host_group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
-        return cls(rank, size, device, broadcast_object(attempt), host_group)
+        return cls(rank, size, device, attempt_id(), host_group)
 
     @property
     def main(self) -> bool:
@@ -46,7 +46,8 @@ class World:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks; the argument stays as it is."""
         total = tensor.clone()
-        dist.all_reduce(total)
+        with here.waiting():
+            dist.all_reduce(total)
         return total
 
     def max(self, tensor: Tensor) -> Tensor:
@@ -58,17 +59,22 @@ class World:
     def sum_on_host(self, *numbers: int) -> list[int]:
         """The sums of a few numbers over the ranks, without waiting for what the accelerators are doing."""
         total = torch.tensor(numbers)
-        dist.all_reduce(total, group=self.host_group)
+        with here.waiting():
+            dist.all_reduce(total, group=self.host_group)
         return [int(number) for number in total]
 
     def gather(self, tensor: Tensor) -> Tensor:
         """(n, …) → (size n, …) in rank order; gradients flow back to the rank that they belong to."""
-        return _GatherWithGradient.apply(tensor) if self.size > 1 else tensor
+        if self.size == 1:
+            return tensor
+        with here.waiting():
+            return _GatherWithGradient.apply(tensor)
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Every rank's value, in rank order."""
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        with here.waiting():
+            dist.all_gather_object(values, value)
         return values
 
     def agree(self, error: str | None) -> None:
@@ -110,6 +116,17 @@ class _GatherWithGradient(torch.autograd.Function):
         total = gradients[0].contiguous()
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def default_store() -> Any:
+    """Where the ranks of this process group leave words for one another without waiting; whoever began it keeps it."""
+    return dist.distributed_c10d._get_default_store()
+
+
+def attempt_id() -> str:
+    """Names this start of the run, the same on every rank: the first that asks makes it; sorts by time."""
+    proposed = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    return str(default_store().compare_set("ecgchat/attempt", "", proposed).decode())
 
 
 def broadcast_object(value: Any) -> Any:

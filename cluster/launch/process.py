@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RunError
+from cluster.failure import first_cause
 from cluster.launch.config import LaunchConfig
 from cluster.stopping import listening
 
@@ -30,7 +31,9 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig) -> dict[str
     """Run a worker (`package.module:function`) in the process group of this process.
 
     Raises:
-        RunError: more workers are wanted than processes are there.
+        FailedRankError: the first cause of a failure that nobody foresaw.
+        RunError: more workers are wanted than processes are there, or the run cannot go on.
+        SilentError: another rank's failure is the first cause.
     """
     started_by_torchrun = "WORLD_SIZE" in os.environ
     if not started_by_torchrun and launch.workers > 1:
@@ -53,9 +56,10 @@ def _in_group(worker: Worker, settings: dict[str, Any], launch: LaunchConfig, st
         os.environ.update(ALONE)
         dist.init_process_group(backend(), init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
     try:
-        outcome = worker(settings, on_report=lambda values: None)
-        # Nobody leaves while another rank still talks to it.
-        dist.barrier()
+        with first_cause(settings, launched=os.environ.get("TORCHELASTIC_RUN_ID", os.environ.get("SLURM_JOB_ID", ""))):
+            outcome = worker(settings, on_report=lambda values: None)
+            # Nobody leaves while another rank still talks to it.
+            dist.barrier()
         return outcome
     finally:
         dist.destroy_process_group()

@@ -9,8 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cluster import stopping
-from cluster.errors import AgreedError, RunError
+from cluster import failure, stopping
+from cluster.errors import AgreedError, RunError, SilentError
 from cluster.launch.config import LaunchConfig
 from cluster.launch.process import backend, load, prepare_process
 from cluster.scratch import scratch_folder
@@ -38,6 +38,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from cluster.launch.ray_causes import FirstCauses, first_cause
     from cluster.launch.ray_network import NodeNetworkConfig
     from cluster.launch.ray_resize import StopBeforeResize
 
@@ -48,11 +49,17 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20" if launch.min_workers else "600")
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=True)
     _require_resources(ray.cluster_resources(), launch)
+    launched = f"{name}-{time.time_ns():x}"
     resources = {"CPU": launch.cpus_per_worker} | ({"GPU": launch.gpus_per_worker} if launch.gpus_per_worker else {})
     with scratch_folder() as storage:
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"worker": worker, "settings": settings, "launch": dataclasses.asdict(launch)},
+            train_loop_config={
+                "worker": worker,
+                "settings": settings,
+                "launch": dataclasses.asdict(launch),
+                "launched": launched,
+            },
             torch_config=NodeNetworkConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=(launch.min_workers, launch.workers) if launch.min_workers else launch.workers,
@@ -62,10 +69,10 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
             ),
             run_config=RunConfig(
                 # Ray would take an older run's state for this one's if they shared a name.
-                name=f"{name}-{time.time_ns():x}",
+                name=launched,
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=launch.max_failures),
-                callbacks=[StopBeforeResize(folder.uri)],
+                callbacks=[StopBeforeResize(folder.uri), FirstCauses(folder.uri, settings, launched)],
             ),
         )
         try:
@@ -74,7 +81,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
                 outcome = stopping.wait_forwarding(pool.submit(trainer.fit), folder).return_value
         except ray.train.v2.api.exceptions.TrainingFailedError as error:
             raise RunError(
-                f"the workers failed more than launch.max_failures {launch.max_failures} times: {first_cause(error)}"
+                f"the workers failed more than launch.max_failures {launch.max_failures} times: {first_cause(error, folder)}"
             ) from error
     if "error" in outcome:
         raise RunError(outcome["error"])
@@ -93,11 +100,15 @@ def train_worker(job: dict[str, Any]) -> dict[str, Any]:
             "error": f"launch.gpus_per_worker {launch.gpus_per_worker}: the worker sees no GPU; set it to 0 or mend the driver"
         }
     try:
-        with stopping.noticing(preemption_notice):
+        with stopping.noticing(preemption_notice), failure.first_cause(job["settings"], job["launched"]):
             return {"result": load(job["worker"])(job["settings"], on_report=lambda values: ray.train.report(values))}
     except AgreedError as error:
         # Raised, Ray would start the workers again to meet the same error.
         return {"error": str(error)}
+    except SilentError as error:
+        if error.final:
+            return {"error": str(error)}
+        raise
 
 
 def preemption_notice() -> str | None:
@@ -110,14 +121,6 @@ def preemption_notice() -> str | None:
 
     info = get_train_context().preemption_context.preemption_info
     return f"a preemption notice for node {', '.join(info.preempted_node_ids)}" if info else None
-
-
-def first_cause(error: BaseException) -> str:
-    """The last line of the first worker's failure, which names the exception."""
-    failures = getattr(error, "worker_failures", None) or {0: error}
-    cause = failures[min(failures)]
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(cause).__name__
 
 
 def _require_resources(found: dict[str, float], launch: LaunchConfig) -> None:

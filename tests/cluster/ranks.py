@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class Ranks:
         self.run_until(lambda: hears(pid, number))
         os.kill(pid, number)
 
+    def send_all(self, number: signal.Signals) -> None:
+        """A signal that every process obeys, to all."""
+        for one in self._processes:
+            os.kill(one.pid, number)
+
     def kill(self) -> None:
         """SIGKILL to all, at once."""
         for one in self._processes:
@@ -89,11 +94,12 @@ class Ranks:
         for one in self._processes:
             one.join()
 
-    def wait(self) -> list[Ended]:
-        """How each rank ended by itself, or that it did not."""
+    def wait(self, but: Sequence[int] = ()) -> list[Ended]:
+        """How each rank ended by itself, or that it did not; some may be left out."""
         deadline = time.monotonic() + TIMEOUT_S
-        for one in self._processes:
-            one.join(max(0.0, deadline - time.monotonic()))
+        for rank, one in enumerate(self._processes):
+            if rank not in but:
+                one.join(max(0.0, deadline - time.monotonic()))
         return self.said()
 
     def said(self) -> list[Ended]:

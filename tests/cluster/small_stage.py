@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,12 @@ WAIT_BEFORE = "ECGCHAT_TEST_WAIT_BEFORE"
 """Names the step before which all ranks wait to be killed."""
 WAITING = "waiting"
 """A file beside the notes, once a rank waits."""
+TROUBLE = "ECGCHAT_TEST_TROUBLE"
+"""Says, in JSON, which `rank` has trouble in which `step`, `what`, and, if only `once`, which file says that it had."""
 WAIT_S = 600
 """An end to it, should the test itself be killed."""
+COMPILE_S = 12
+"""A long first step."""
 PACE_S = 0.05
 """Of each step: uploads of checkpoints are then under way when the kill comes."""
 
@@ -43,8 +48,6 @@ class SmallJob(TrainingJob):
     """Learn 1 from the mean voltage of each lead."""
 
     data: ShardDataConfig
-    trouble: dict[str, int] = field(default_factory=dict)
-    """`rank` and `step` of an error that nobody foresaw; none where it is empty."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class SmallStage(ShardStage[EcgBatch]):
     kind = "ecg"
 
     def __init__(self, job: SmallJob) -> None:
-        self.trouble = job.trouble
+        self.trouble = json.loads(os.environ.get(TROUBLE, "{}"))
         self.made = 0
         super().__init__(job, job.data, None)
 
@@ -81,12 +84,13 @@ class SmallStage(ShardStage[EcgBatch]):
     def step_data(self, batch: EcgBatch, state: dict[str, Any], world: World) -> StepData:
         """Means of the samples that are there."""
         self.made += 1
-        if self.trouble == {"rank": world.rank, "step": self.made}:
-            raise KeyError("report")
+        if self._is_due(world, self.made):
+            begin(self.trouble["what"], "data")
+        waited_s = self._held_up(world)
         leads = torch.from_numpy(batch.ecg).nan_to_num(0).mean(-1)
         keys = [key for key in batch.keys if key]
         means = Means(leads, torch.from_numpy(batch.weight), keys)
-        return StepData([means], state, batch.wait_s, keys, tuple(batch.damaged))
+        return StepData([means], state, batch.wait_s + waited_s, keys, tuple(batch.damaged))
 
     def counts(self, micro_batch: Means) -> dict[str, Tensor]:
         """Samples."""
@@ -96,9 +100,26 @@ class SmallStage(ShardStage[EcgBatch]):
         """Squared error; what a step uses is noted under the optimiser's own count of steps."""
         if model.module.training:
             note(world.rank, model.global_steps + 1, micro_batch.keys)
+            if self._is_due(world, model.global_steps + 1):
+                begin(self.trouble["what"], "forward")
         leads = micro_batch.leads.to(next(model.parameters()).dtype)
         error = (model(leads)[:, 0].float() - 1) ** 2
         return {"error": Term((error * micro_batch.weight).sum())}
+
+    def _held_up(self, world: World) -> float:
+        """Seconds that this rank waits in each step, where its trouble is that."""
+        if self.trouble.get("what") != "slow data" or world.rank != self.trouble["rank"]:
+            return 0.0
+        time.sleep(self.trouble["seconds"])
+        return float(self.trouble["seconds"])
+
+    def _is_due(self, world: World, step: int) -> bool:
+        due = (self.trouble.get("rank"), self.trouble.get("step")) == (world.rank, step)
+        if due and "once" in self.trouble:
+            had = Path(self.trouble["once"])
+            due = not had.exists()
+            had.touch()
+        return due
 
     def frozen(self) -> dict[str, str]:
         """Nothing."""
@@ -111,6 +132,26 @@ class SmallStage(ShardStage[EcgBatch]):
     def pictures(self) -> list[Picture]:
         """None."""
         return []
+
+
+def begin(trouble: str, phase: str) -> None:
+    """Fail as `trouble` says, if this is the phase for it."""
+    match trouble, phase:
+        case "bad data", "data":
+            raise KeyError("report")
+        case "error", "forward":
+            raise KeyError("report")
+        case "kill", "forward":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop", "forward":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "endless", "data":
+            while True:
+                pass
+        case "compile", "forward":
+            time.sleep(COMPILE_S)
+        case "memory", "forward":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def note(rank: int, step: int, keys: list[str]) -> None:

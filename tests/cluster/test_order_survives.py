@@ -15,7 +15,7 @@ from cluster.markers import MARKER_END
 from jobs.coca import CocaJob, CocaStage
 from jobs.config import from_settings
 from tests.cluster.ranks import Ranks
-from tests.cluster.small_stage import NOTES, WAIT_BEFORE, SmallJob, SmallStage
+from tests.cluster.small_stage import NOTES, TROUBLE, WAIT_BEFORE, SmallJob, SmallStage
 from tests.settings import small_settings
 from tests.shards.reading import expected_keys
 from tests.shards.small_sets import build_small_set
@@ -149,19 +149,19 @@ def damage(loader, step, rank):
 def run_of_two(tmp_path, damaged=(), trouble=None, **settings):
     """How two ranks end where they meet damage at [(step, rank), …]; shards and keys of it; the last step that they began."""
     shards = build_small_set(tmp_path / "set", 6 * GLOBAL_BATCH, 8)
-    job = small_job(shards, tmp_path / "run", **settings) | {"trouble": trouble or {}}
+    job = small_job(shards, tmp_path / "run", **settings)
     loader = training_loader(SmallStage(from_settings(SmallJob, job)))
     names = [damage(loader, step, rank) for step, rank in damaged]
-    with begun(2, job, tmp_path / "attempt") as ranks:
+    with begun(2, job, tmp_path / "attempt", **{TROUBLE: json.dumps(trouble or {})}) as ranks:
         ended = ranks.wait()
     return ended, names, max(noted(tmp_path / "attempt", 2))
 
 
 def the_sentence_of_all(ended):
-    """What every rank ended with, as a command ends with an error that is meant for the user."""
+    """What all ranks ended for, as a command ends with an error that is meant for the user: rank 0 says it."""
     assert [rank.status for rank in ended] == [2] * len(ended), ended
-    [sentence] = {rank.err.splitlines()[-1] for rank in ended}
-    return sentence
+    assert not any("ecgchat: " in rank.err for rank in ended[1:])
+    return ended[0].err.splitlines()[-1]
 
 
 def test_damage_that_is_not_tolerated_ends_all_ranks_at_its_step_with_one_sentence(tmp_path):
@@ -192,9 +192,11 @@ def test_damage_of_all_ranks_together_that_is_more_than_tolerated_ends_them_at_t
 
 
 def test_an_error_of_one_rank_that_nobody_foresaw_ends_all_ranks_and_leaves_its_trace(tmp_path):
-    ended, _, last_step = run_of_two(tmp_path, trouble={"rank": 1, "step": 3})
-    assert the_sentence_of_all(ended) == "ecgchat: small step 3, rank 1: KeyError: 'report'"
-    assert ["Traceback" in rank.err for rank in ended] == [False, True]
+    ended, _, last_step = run_of_two(tmp_path, trouble={"rank": 1, "step": 3, "what": "bad data"})
+    sentence, _, trace = the_sentence_of_all(ended).partition("; its trace: file://")
+    assert sentence == "ecgchat: small step 3, rank 1: KeyError: 'report'"
+    assert "in step_data" in Path(trace).read_text()
+    assert not any("Traceback" in rank.err for rank in ended)
     assert last_step == 2
 
 

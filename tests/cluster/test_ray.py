@@ -20,8 +20,12 @@ from cluster.markers import committed
 from cluster.stopping import STOPPED_STATUS
 from shards.storage import Store
 from tests.cluster import wandb_file
+from tests.cluster.small_stage import NOTES, TROUBLE
 from tests.cluster.states import assert_equal, final_state
+from tests.cluster.test_order_survives import GLOBAL_BATCH
+from tests.cluster.test_order_survives import small_job as small_job_of
 from tests.cluster.workers import KILL_STEP, TRACE
+from tests.shards.small_sets import build_small_set
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +179,40 @@ def test_the_cause_of_a_failure_for_good_is_named_once(cluster, small_job, tmp_p
     assert status == 2
     [sentence] = [line for line in output.splitlines() if line.startswith("ecgchat: ")]
     assert "the workers failed more than launch.max_failures 0 times" in sentence
+    assert "rank 1 on " in sentence
     assert "the disk of this rank is gone" in sentence
+    assert "Traceback" not in output
+
+
+def troubled_job(tmp_path, **trouble):
+    """The smallest job, on two workers, of which one has trouble."""
+    shards = build_small_set(tmp_path / "set", 6 * GLOBAL_BATCH, 8)
+    job = small_job_of(shards, tmp_path / "run") | {"launch": {"workers": 2, "threads": 1, "max_failures": 2}}
+    job["train"]["watch"] = {"hang_s": 6}
+    (tmp_path / "notes").mkdir()
+    return job | {"environment": {NOTES: str(tmp_path / "notes"), TROUBLE: json.dumps(trouble)}}
+
+
+def test_a_worker_that_is_stopped_is_named_and_the_workers_start_again(cluster, tmp_path):
+    job = troubled_job(tmp_path, rank=1, step=5, what="stop", once=str(tmp_path / "once"))
+    status, output = submitted(cluster[0], "tests.cluster.workers:troubled", job, tmp_path)
+    assert status == 0, output[-3000:]
+    assert "rank 1 on " in output
+    assert "does not answer in step 5 while 1 other rank waits for it" in output
+    assert "Traceback" not in output
+    [resumed] = [event for event in metrics.events(tmp_path / "run" / metrics.FILE) if event["event"] == "resumed"]
+    assert "does not answer in step 5" in resumed["said"]
+
+
+def test_memory_that_runs_out_twice_at_one_step_is_not_tried_again(cluster, tmp_path):
+    job = troubled_job(tmp_path, rank=1, step=5, what="memory")
+    status, output = submitted(cluster[0], "tests.cluster.workers:troubled", job, tmp_path)
+    assert status != 0
+    [sentence] = [line for line in output.splitlines() if line.startswith("ecgchat: ")]
+    assert "step 5, forward: out of memory; " in sentence
+    assert "launch.workers (2)" in sentence
+    assert output.count(", from the beginning") + output.count("resumed from committed step 3") == 2
+    assert "Traceback" not in output
 
 
 def stopped(cluster, job, tmp_path, tell):

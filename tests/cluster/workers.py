@@ -20,6 +20,7 @@ from cluster.world import World
 from jobs.coca import CocaJob, CocaStage
 from jobs.config import from_settings
 from shards.storage import Store
+from tests.cluster.small_stage import small
 
 KILL_STEP = "ECGCHAT_TEST_KILL_STEP"
 TRACE = "ECGCHAT_TEST_TRACE"
@@ -54,6 +55,12 @@ def failing(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None
         raise OSError("the disk of this rank is gone")
     torch.distributed.barrier()
     return {}
+
+
+def troubled(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The `small` job in an environment that the settings name."""
+    os.environ.update(settings.pop("environment"))
+    return small(settings, on_report)
 
 
 def first_gradients(settings: dict[str, Any], on_report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
