@@ -30,7 +30,7 @@ class RayHead:
 
 
 @contextmanager
-def serve(log: Path, environment: Mapping[str, str], cpus: int) -> Iterator[RayHead]:
+def serve(log: Path, environment: Mapping[str, str], cpus: int, token: str = "") -> Iterator[RayHead]:
     """A Ray head while the context lasts.
 
     It is started with `--block` and ended by its own process: `ray stop` would end every Ray node of the user.
@@ -39,16 +39,17 @@ def serve(log: Path, environment: Mapping[str, str], cpus: int) -> Iterator[RayH
         log: takes what it prints.
         environment: for the head and so for every worker: the place for the store's keys.
         cpus: that it offers.
+        token: that lets a client in; a fresh one where it is empty.
 
     Raises:
         RunError: it does not start.
     """
     # Ray's sockets lie below its folder, and their paths must stay under 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    token = folder / "auth_token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    token_file = folder / "auth_token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(token or secrets.token_hex(32))
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
     port, dashboard, agent_grpc, agent_http, client = free_ports(5)
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
