@@ -13,6 +13,7 @@ from cluster import failure, stopping
 from cluster.errors import AgreedError, RunError, SilentError
 from cluster.launch.config import LaunchConfig
 from cluster.launch.process import backend, load, prepare_process
+from cluster.launch.versions import refuse_other_versions, versions
 from cluster.scratch import scratch_folder
 from shards.storage import Store
 
@@ -59,6 +60,7 @@ def run(worker: str, settings: dict[str, Any], launch: LaunchConfig, name: str, 
                 "settings": settings,
                 "launch": dataclasses.asdict(launch),
                 "launched": launched,
+                "versions": versions(),
             },
             torch_config=NodeNetworkConfig(backend="nccl" if launch.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
@@ -100,6 +102,7 @@ def train_worker(job: dict[str, Any]) -> dict[str, Any]:
             "error": f"launch.gpus_per_worker {launch.gpus_per_worker}: the worker sees no GPU; set it to 0 or mend the driver"
         }
     try:
+        refuse_other_versions(job["versions"])
         with stopping.noticing(preemption_notice), failure.first_cause(job["settings"], job["launched"]):
             return {"result": load(job["worker"])(job["settings"], on_report=lambda values: ray.train.report(values))}
     except AgreedError as error:
