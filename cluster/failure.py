@@ -147,7 +147,9 @@ class _Reporter:
         if isinstance(error, AgreedError):
             if self.rank > 0:
                 raise SilentError(str(error), final=True) from error
-            self._write(str(error), "error")
+            if here.step is not None:
+                # An attempt that was refused before its first step leaves the run as it is.
+                self._write(str(error), "error")
             raise error
         trace = keep_trace(self.run, self.attempt, self.rank, error)
         if is_consequence(error):

@@ -102,6 +102,8 @@ class Watch:
         self._asked_s: float | None = None
         """How long this rank stood still when it asked."""
         self._to_listen_s = 0.0
+        self._left: set[str] = set()
+        """What this rank wrote for the others, taken away at the end."""
         self._finished: set[str] = set()
         """Phases that this attempt has been through."""
 
@@ -116,6 +118,11 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         here.on_enter = lambda before, after: None
+        if self._thread.is_alive():
+            self._thread.join(LAST_WORDS_S)
+        for name in self._left:
+            with suppress(OSError):
+                self._store.delete(name)
 
     def _run(self) -> None:
         before = time.monotonic()
@@ -162,8 +169,15 @@ class Watch:
         stack = "".join(traceback.format_stack(frame)) if frame else ""
         where = (here.step, here.phase, here.count, self._still_s, over, waits(frame), own_line(frame), stack)
         self._reported = Report(self._world.rank, HOST, *where)
+        self._leave(self._name(self._world.rank), json.dumps(asdict(self._reported)).encode())
+
+    def _leave(self, name: str, body: bytes) -> bool:
+        """Write something for the others; whether the run's folder could be written to."""
+        self._left.add(name)
         with suppress(OSError):
-            self._store.put(self._name(self._world.rank), json.dumps(asdict(self._reported)).encode())
+            self._store.put(name, body)
+            return True
+        return False
 
     def _reports(self) -> dict[int, Report]:
         """Of all ranks that have left one.
@@ -201,8 +215,7 @@ class Watch:
         if len(reports) == self._world.size:
             return True
         if self._asked_s is None:
-            with suppress(OSError):
-                self._store.put(self._question, b"{}")
+            if self._leave(self._question, b"{}"):
                 self._asked_s = self._still_s
             return False
         return self._still_s - self._asked_s > self._hang_s * LISTEN + min(LAST_WORDS_S, self._hang_s / 2)

@@ -105,7 +105,7 @@ class Ranks:
     def said(self) -> list[Ended]:
         """Status and words of each rank up to now."""
         return [
-            Ended(one.exitcode, log.with_suffix(".out").read_text(), log.with_suffix(".err").read_text())
+            Ended(one.exitcode, _text(log.with_suffix(".out")), _text(log.with_suffix(".err")))
             for one, log in zip(self._processes, self._logs, strict=True)
         ]
 
@@ -114,6 +114,11 @@ def hears(pid: int, number: signal.Signals) -> bool:
     """Whether a process has a handler for a signal."""
     caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def _text(log: Path) -> str:
+    """Nothing from a rank that has not begun yet."""
+    return log.read_text() if log.exists() else ""
 
 
 def _rank(worker: str, settings: dict[str, Any], log: Path, variables: dict[str, str]) -> None:

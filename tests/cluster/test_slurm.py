@@ -113,6 +113,8 @@ def test_a_run_goes_on_after_its_time_limit(slurm: Slurm, tmp_path: Path, monkey
     # Within a minute from now: Slurm warns as soon as it sees that.
     slurm.command("scontrol", "update", f"JobId={job}", f"TimeLimit={int(hours) * 60 + int(minutes) + 1}")
     slurm.wait_for(job, lambda facts: facts["Restarts"] == "1", output, JOB_S)
+    # The shortened limit is the requeued job's too.
+    slurm.command("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     begin_now(slurm, job)
     facts = slurm.ended(job, output, JOB_S)
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", "1"), output.read_text()[-3000:]
