@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster import failure, stopping
+from cluster import failure, ownership, stopping
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.console import say
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
@@ -220,6 +220,8 @@ class _Run:
         if marker is not None and self.world.main:
             check_same_settings(marker.content["settings"], self.settings, self.run.uri)
             check_same_frozen(marker.content["frozen"], self.frozen, self.run.uri)
+        if self.world.main:
+            ownership.take(self.run, self.world.attempt)
 
     def _finished(self, marker: Marker) -> Result:
         """A run whose last step is committed has nothing left to do."""
@@ -500,6 +502,7 @@ class _Run:
         began = time.monotonic()
         with self.world.agreeing():
             if self.tracker is not None:
+                ownership.require(self.run, self.world.attempt)
                 self.tracker.upload()
         self.checkpoints.save(engine, step, content, wait)
         self.save_due = False

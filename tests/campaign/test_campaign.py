@@ -20,14 +20,8 @@ SEED = "ECGCHAT_TEST_SEED"
 """Repeats the choice and the moments of a test that failed."""
 KINDS = 9
 seed = int(os.environ.get(SEED, random.randrange(10**6)))
-AWAITED = {
-    *("worker killed", "worker hung", "error in a rank", "deadlock", "loader hung", "out of memory", "killed for memory"),
-    *("two jobs in one folder", "keys expired", "marker fails", "checkpoint flipped", "marker flipped", "checkpoint deleted"),
-    *("NaN batch skipped", "NaN batch rolled back", "NaN batch stops", "local disk full", "store full", "store gone"),
-    *("checkpoint cut", "checkpoint upload fails", "all killed", "killed at the start", "killed during a save"),
-}
-always = [name for name, fault in FAULTS.items() if fault.quick and name not in AWAITED]
-others = [name for name, fault in FAULTS.items() if not fault.quick and not fault.slow and name not in AWAITED]
+always = [name for name, fault in FAULTS.items() if fault.quick]
+others = [name for name, fault in FAULTS.items() if not fault.quick and not fault.slow]
 chosen = [*always, *random.Random(seed).sample(others, KINDS - len(always))]
 
 
