@@ -195,9 +195,14 @@ class Checkpoints:
             folder = Path(tempfile.mkdtemp(dir=self._local, prefix=f"{step_name(step)}-"))
             (folder / "state").mkdir()
         self._saved = time.monotonic()
-        with frozen_left_out(engine.module):
-            engine.save_checkpoint(str(folder), tag="state", save_latest=False, exclude_frozen_parameters=True)
-        torch.save(random_state(), folder / RANDOM_STATE)
+        try:
+            with frozen_left_out(engine.module):
+                engine.save_checkpoint(str(folder), tag="state", save_latest=False, exclude_frozen_parameters=True)
+            torch.save(random_state(), folder / RANDOM_STATE)
+        except (OSError, RuntimeError):
+            # A disk that filled meanwhile is the cause, whatever the writer makes of it.
+            self._require_room(engine)
+            raise
         self._pending.append(self._uploader.submit(self._upload_and_commit, folder, step, content))
         if wait:
             with self._world.agreeing():
