@@ -181,7 +181,8 @@ def test_the_cause_of_a_failure_for_good_is_named_once(cluster, small_job, tmp_p
     assert "the workers failed more than launch.max_failures 0 times" in sentence
     assert "rank 1 on " in sentence
     assert "the disk of this rank is gone" in sentence
-    assert "Traceback" not in output
+    # A helper of Ray's own may be cut off as the job ends, and says so in its way.
+    assert "Traceback" not in "\n".join(line for line in output.splitlines() if "(PlacementGroupCleaner " not in line)
 
 
 def troubled_job(tmp_path, **trouble):
