@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,10 @@ def fetch(checkpoints: Store, marker: Marker, name: str, target: Path) -> None:
 
 
 def best_steps(markers: list[Marker]) -> set[int]:
-    """The step with the lowest validation loss, if any was validated."""
-    judged = [marker for marker in markers if marker.content.get("validation_loss") is not None]
-    return {min(judged, key=lambda marker: marker.content["validation_loss"]).step} if judged else set()
+    """The step with the lowest validation loss, if any was validated; a loss that is no number is not the lowest."""
+    losses = {marker.step: marker.content.get("validation_loss") for marker in markers}
+    judged = {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
+    return {min(judged, key=judged.__getitem__)} if judged else set()
 
 
 def write_marker(checkpoints: Store, name: str, marker: Marker) -> None:

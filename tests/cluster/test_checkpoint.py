@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -110,9 +111,9 @@ def test_what_a_lost_attempt_left_behind_is_not_taken(run, tmp_path):
 
 def test_the_newest_and_the_best_are_kept(run, tmp_path):
     checkpoints = rank_of(run, tmp_path, keep_last=2)
-    for step, loss in enumerate([5.0, 2.0, 3.0, 4.0, 4.5], start=1):
+    for step, loss in enumerate([math.nan, 2.0, 3.0, 4.0, 4.5], start=1):
         save(checkpoints, step, validation_loss=loss)
-    assert steps(run) == [2, 4, 5]
+    assert steps(run) == [2, 4, 5], "a loss that is no number is not the best"
     assert {name.split("/")[0] for name in run.child("checkpoints").list() if "/" in name} == {
         "step-000002",
         "step-000004",
