@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,6 @@ from shards.storage import Store
 
 Kind = Literal[
     "bad_loss",
-    "checkpoint_failed",
-    "out_of_memory",
     "resumed",
     "rolled_back",
     "silent_rank",
@@ -60,7 +59,7 @@ class Events:
                 self._waiting.clear()
 
     def upload(self) -> None:
-        """Bring the store's record up to date now: the process is about to end."""
-        with self._lock:
+        """Bring the store's record up to date now: the process is about to end, and a failing store may not hide why."""
+        with self._lock, suppress(OSError):
             if self._world.main and self._file.exists():
                 self._store.upload(self._file, metrics.FILE)

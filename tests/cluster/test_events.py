@@ -5,7 +5,7 @@ import torch
 from cluster import metrics
 from cluster.events import Events
 from cluster.world import World
-from shards.storage import Store
+from shards.storage import StorageError, Store
 
 
 def world(rank):
@@ -26,14 +26,25 @@ def test_what_is_said_before_there_is_a_record_is_not_lost(tmp_path):
     file = tmp_path / metrics.FILE
     run = Store(str(tmp_path / "run"))
     events = Events(run, tmp_path, world(0))
-    events.say("checkpoint_failed", "step-000005 is damaged")
+    events.say("resumed", "from committed step 5")
     assert not file.exists()
     metrics.append(file, [{"attempt": "a", "resumed_from": 0}])
     events.write()
     events.write()
-    assert [line["event"] for line in metrics.events(file)] == ["checkpoint_failed"]
+    assert [line["event"] for line in metrics.events(file)] == ["resumed"]
     events.upload()
     assert run.get(metrics.FILE) == file.read_bytes()
+
+
+def test_a_store_that_fails_hides_no_reason_for_the_end(tmp_path, monkeypatch):
+    run = Store(str(tmp_path / "run"))
+    metrics.append(tmp_path / metrics.FILE, [{"attempt": "a", "resumed_from": 0}])
+
+    def fail(*_):
+        raise StorageError("the store is away")
+
+    monkeypatch.setattr(run, "upload", fail)
+    Events(run, tmp_path, world(0)).upload()
 
 
 def test_events_outlive_the_steps_that_a_resumed_attempt_undoes(tmp_path):
