@@ -175,10 +175,12 @@ class _Run:
         engine = self._engine(load_universal=source is not None and source.universal)
         if source is not None:
             self.checkpoints.restore(engine, source)
-        self._track(first)
         try:
+            self._track(first)
             self._steps(engine, first, marker.content if marker else None)
         finally:
+            if self.tracker is not None:
+                self.tracker.leave()
             self.numbers.close()
             self.profiler.close()
             self.checkpoints.close()
@@ -327,6 +329,7 @@ class _Run:
 
     def _roll_back(self, engine: Any, step: int) -> bool:
         """Take the weights of an earlier checkpoint, if there is one; data and steps go on where they are."""
+        here.enter("checkpoint")
         with self.world.agreeing():
             self.checkpoints.wait()
         least = self.config.guard.roll_back_steps
@@ -350,6 +353,7 @@ class _Run:
         if self.done > saved:
             self._save(engine, self.done, data_state, wait=True)
         else:
+            here.enter("checkpoint")
             with self.world.agreeing():
                 self.checkpoints.wait()
 

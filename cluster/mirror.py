@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from cluster.console import say
-from shards.storage import StorageError, Store
+from shards.storage import Store
 
 EVERY_S = 30.0
 MOST_OF_THE_TIME = 1 / 20
@@ -45,9 +45,13 @@ class Mirror:
                 self._store.put(self._name, whole)
                 self._copied = len(whole)
 
-    def close(self) -> None:
-        """No more copies."""
+    def end(self) -> None:
+        """Begin no more copies."""
         self._ended.set()
+
+    def close(self) -> None:
+        """No more copies; waits for one that is under way."""
+        self.end()
         self._thread.join()
 
     def _keep_fresh(self) -> None:
@@ -57,7 +61,7 @@ class Mirror:
             try:
                 self.now()
                 failing = False
-            except (StorageError, OSError) as error:
+            except OSError as error:
                 if not failing:
                     say(f"the copy of {self._name} in {self._store.uri} is not fresh: {error}; training goes on")
                 failing = True

@@ -121,6 +121,10 @@ class Tracker:
         """Bring the store's `metrics.jsonl` up to date; called before each commit, so that no committed step lacks its line."""
         self._mirror.now()
 
+    def leave(self) -> None:
+        """The attempt has ended, whatever became of it: nothing is copied beside it any more."""
+        self._mirror.end()
+
     def close(self, checkpoint: str = "") -> None:
         """End the W&B run, and put what is to be looked at into the run's folder.
 

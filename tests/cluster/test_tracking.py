@@ -153,6 +153,16 @@ def test_the_copy_in_the_store_is_fresh_between_commits(run, tmp_path):
     mirror.close()
 
 
+def test_once_an_attempt_has_ended_nothing_is_copied_beside_it(run, tmp_path, capsys):
+    file = tmp_path / metrics.FILE
+    metrics.append(file, [line(1)])
+    mirror = Mirror(file, run, metrics.FILE, every_s=0.01)
+    mirror.end()
+    file.unlink()
+    mirror.close()
+    assert "is not fresh" not in capsys.readouterr().out
+
+
 def test_a_store_that_fails_is_said_once_and_tried_again(run, tmp_path, monkeypatch, capsys):
     file = tmp_path / metrics.FILE
     metrics.append(file, [line(1)])
