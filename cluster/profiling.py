@@ -22,7 +22,7 @@ from cluster.console import say
 from cluster.errors import RunError
 from cluster.markers import rank_name
 from cluster.world import World
-from shards.storage import StorageError, Store
+from shards.storage import Store
 
 FOLDER = "profile"
 
@@ -105,10 +105,10 @@ class Profiler:
     def _write(self, profile: Any) -> None:
         """Beside training: a trace takes seconds to write."""
         file = self._local / Path(self._name).name
-        profile.export_chrome_trace(str(file))
         try:
+            profile.export_chrome_trace(str(file))
             self._run.upload(file, self._name)
-        except (StorageError, OSError) as error:
+        except (OSError, RuntimeError) as error:
             say(f"the profile of steps {self._config.steps} is lost: {error}")
             return
         if self._says:

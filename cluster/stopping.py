@@ -163,6 +163,6 @@ class StopFile:
 def _reason_of(body: bytes) -> str:
     """Whatever somebody wrote into the file asks for an end."""
     try:
-        return str(json.loads(body)["reason"])
+        return str(json.loads(body)["reason"]) or STOP_FILE
     except (ValueError, KeyError, TypeError):
         return STOP_FILE
