@@ -53,7 +53,8 @@ class World:
     def max(self, tensor: Tensor) -> Tensor:
         """The largest over the ranks; the argument stays as it is."""
         largest = tensor.clone()
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        with here.waiting():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
         return largest
 
     def sum_on_host(self, *numbers: int) -> list[int]:

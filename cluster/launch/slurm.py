@@ -22,11 +22,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cluster.errors import RunError, at_least
 from cluster.launch.spec import LaunchSpec, record_launch, refuse_keys
+from cluster.stopping import INTERRUPTED_STATUS
 from shards.storage import Store
 
 LOOK_S, LOOKS = 1.0, 5
 """The job's output is looked at so often, and Slurm is asked after so many looks: its controller serves everybody."""
-INTERRUPTED = 130
 UNFINISHED = (
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"),
     *("RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"),
@@ -180,7 +180,7 @@ def follow_or_leave(job: str, write: Callable[[str], Any] = sys.stdout.write) ->
             f"\necgchat: Slurm job {job} goes on without being followed; 'ecgchat submit slurm --follow {job}' follows it "
             f"again, 'scancel {job}' commits and ends it\n"
         )
-        return INTERRUPTED
+        return INTERRUPTED_STATUS
 
 
 def job_facts(job: str) -> dict[str, str]:
