@@ -14,6 +14,7 @@ from cluster.errors import RunError
 from cluster.launch.spec import FOLDER as LAUNCHES
 from cluster.launch.spec import launches
 from cluster.markers import MARKER_END
+from cluster.tracking import RUN_ID
 from shards.storage import Store
 
 CONFIG = "config.json"
@@ -55,18 +56,18 @@ class RunState:
 
 
 def find_runs(folder: Store) -> list[str]:
-    """Names of the runs below a folder; the empty name is the folder itself."""
+    """Names of the runs below a folder; the empty name is the folder itself.
+
+    Models and exports have a `config.json` too: a run is known by what names it at W&B, online or not, or by its launches.
+    """
     found = set()
     for name in folder.list():
         parent, _, file = name.rpartition("/")
-        if file in (CONFIG, metrics.FILE):
+        if file == RUN_ID:
             found.add(parent)
         elif file.endswith(".json") and (parent == LAUNCHES or parent.endswith(f"/{LAUNCHES}")):
             found.add(parent.removesuffix(LAUNCHES).rstrip("/"))
-    # What an export or a model keeps below a run is called config.json as well.
-    return sorted(
-        name for name in found if not any(name.startswith(f"{other}/" if other else "") and name != other for other in found)
-    )
+    return sorted(found)
 
 
 def read_run(run: Store) -> RunState:

@@ -30,6 +30,7 @@ def make_run(folder, lines=(*ATTEMPTS, *STEPS), checkpoints=(3,), steps=9, failu
     """The folder of a run, as its ranks would leave it."""
     store = Store(str(folder))
     store.put("config.json", json.dumps({"stage": "coca", "steps": steps, "run": {"run": {"name": "demo"}}}).encode())
+    store.put("wandb_run.json", b"{}")
     for step in checkpoints:
         store.put(f"checkpoints/step-{step:06d}.committed.json", b"{}")
     if failure:
@@ -77,8 +78,9 @@ def test_the_runs_below_a_folder_are_listed(ecgchat, tmp_path):
     make_run(tmp_path / "runs" / "a" / "first")
     make_run(tmp_path / "runs" / "second", checkpoints=(3, 9))
     record_launch(LaunchSpec("align", (), "third", str(tmp_path / "runs" / "third")), "slurm", id="7", options={})
-    # What a run keeps below itself is no run.
-    Store(str(tmp_path / "runs" / "second")).put("export/config.json", b"{}")
+    # Neither a run's export nor a model is a run.
+    for name in ("second/export/config.json", "llm/config.json", "llm/metrics.jsonl", "report/metrics.jsonl"):
+        Store(str(tmp_path / "runs")).put(name, b"{}")
     said = ecgchat("runs", "list", tmp_path / "runs")
     assert (said.status, said.err) == (0, "")
     rows = [line.split() for line in said.out.strip().splitlines()]
