@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster import failure, ownership, stopping
+from cluster import ownership, stopping
+from cluster.agreement import Agreement
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.console import say
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
@@ -133,6 +134,7 @@ class _Run:
         self.steps = config.steps or max(1, round(config.epochs * stage.steps_per_epoch()))
         self.checkpoints = Checkpoints(run, config.checkpoint, self.world, scratch)
         self.events = Events(run, scratch, self.world)
+        self.agreement = Agreement(stage, run, self.world, self.checkpoints, self.events)
         self.profiler = Profiler(config.profile, self.world, run, scratch)
         self.tracker: Tracker | None = None
         self.frozen: dict[str, str] = {}
@@ -142,31 +144,21 @@ class _Run:
         self.pace = Pace(config.watch, self.world, self.events, settings.get("data", {}).get("loader", {}))
         self.weights: dict[str, float] = {}
         """Of each term in the loss."""
-        self.step = 0
-        """The step that is being done."""
-        self.done = 0
-        """The newest step that is done, in this attempt or before it."""
-        self.damaged: dict[str, None] = {}
-        """What is said of each sample that was left out in this attempt, in the order that they were met."""
         self.validated: tuple[int, float] | None = None
         """Step and loss of the newest validation."""
         self.validation_left = False
         """Whether the newest one was left before its end, to be done again when the run goes on."""
-        self.save_due = False
-        """Whether a checkpoint is due by the clock of rank 0, as all ranks agreed."""
-        self.stopped: str | None = None
-        """Why this attempt ends before its last step, as all ranks agreed."""
 
     def train(self) -> Result:
         """From the newest checkpoint to the last step."""
         marker = self.checkpoints.newest()
         with self.world.agreeing():
             self._check(marker)
-        first = self.done = marker.step if marker else 0
+        first = self.agreement.done = marker.step if marker else 0
         if marker is not None and first >= self.steps:
             return self._finished(marker)
         with self._asked_by_file():
-            if self._agree_to_stop():
+            if self.agreement.to_stop():
                 return self._result(first, "")
             return self._attempt(marker, first)
 
@@ -192,7 +184,8 @@ class _Run:
     def _result(self, first: int, wandb_run: str) -> Result:
         committed = self.checkpoints.committed_step or 0
         uri = self._checkpoint_uri(committed) if committed else ""
-        return Result(self.steps, first, uri, wandb_run, self.world.size, committed, self.stopped, self.guard.skipped)
+        stopped, skipped = self.agreement.stopped, self.guard.skipped
+        return Result(self.steps, first, uri, wandb_run, self.world.size, committed, stopped, skipped)
 
     @contextmanager
     def _asked_by_file(self) -> Iterator[None]:
@@ -202,19 +195,6 @@ class _Run:
             return
         with closing(stopping.StopFile(self.run)) as file, stopping.noticing(file.reason):
             yield
-
-    def _agree_to_stop(self) -> bool:
-        """Whether any rank is asked to end, the same on all of them."""
-        [asked] = self.world.sum_on_host(stopping.asked() is not None)
-        if asked:
-            self._stop()
-        return bool(asked)
-
-    def _stop(self) -> None:
-        """Some rank is asked to end: all of them, for the first one's reason."""
-        reasons = self.world.gather_objects(stopping.asked())
-        self.stopped = next(reason for reason in reasons if reason)
-        self.events.say("stopped", f"{self.stage.name}: asked to stop after step {self.done} ({self.stopped})", self.done)
 
     def _check(self, marker: Marker | None) -> None:
         """Rank 0 alone digests what is frozen, which may be large."""
@@ -278,21 +258,21 @@ class _Run:
         data_state: dict[str, Any] = {}
         watch = Watch(config.watch, self.run, self.world, self.events, self.local, config.checkpoint.commit_timeout_s)
         with closing(self.stage.training_data(self.world, resumed["data"] if resumed else None)) as data, watch:
-            agreed = self._agreed(data)
+            agreed = self.agreement.on(data)
             if resumed and "guard" in resumed:
                 self.guard.restore(resumed["guard"])
             if resumed and resumed.get("validation_left"):
                 self._validate(engine, first)
             for step in range(first + 1, self.steps + 1):
-                self.step = here.step = step
+                here.step = step
                 with self.profiler.step(step):
-                    batch = None if self.stopped else self._step(engine, agreed, step)
+                    batch = None if self.agreement.stopped else self._step(engine, agreed, step)
                 if batch is None:
                     break
-                self.done, data_state, last = step, batch.state, step == self.steps
+                self.agreement.done, data_state, last = step, batch.state, step == self.steps
                 rolled_back = not engine.was_step_applied() and self._bad_step(engine, step, batch)
                 evaluate = step % config.eval_every == 0 or last
-                save = step % config.checkpoint.every_steps == 0 or last or self.save_due or rolled_back
+                save = step % config.checkpoint.every_steps == 0 or last or self.agreement.save_due or rolled_back
                 if step % config.tracking.log_every == 0 or evaluate or save:
                     self._log()
                 if evaluate:
@@ -300,7 +280,7 @@ class _Run:
                 if save:
                     self._save(engine, step, batch.state, wait=last)
                     saved = step
-            if self.stopped:
+            if self.agreement.stopped:
                 self._end_early(engine, saved, data_state)
 
     def _bad_step(self, engine: Any, step: int, batch: StepData) -> bool:
@@ -350,8 +330,8 @@ class _Run:
     def _end_early(self, engine: Any, saved: int, data_state: dict[str, Any]) -> None:
         """Leave a committed checkpoint of the last step done, so that nothing is done twice."""
         self._log()
-        if self.done > saved:
-            self._save(engine, self.done, data_state, wait=True)
+        if self.agreement.done > saved:
+            self._save(engine, self.agreement.done, data_state, wait=True)
         else:
             here.enter("checkpoint")
             with self.world.agreeing():
@@ -395,63 +375,6 @@ class _Run:
         self.numbers.add(StepNumbers(step, totals, summed, self.weights, norm, rate, times, *own))
         return batch
 
-    def _agreed(self, data: Iterator[StepData], may_stop: bool = True) -> Iterator[StepData]:
-        """A stage's data, or the same error on every rank: none may wait for one that gave up.
-
-        It ends before the first that some rank does not want any more, because it was asked to stop.
-
-        Raises:
-            AgreedError: some rank cannot read its data, or all together met more damage than is tolerated.
-        """
-        while True:
-            here.enter("data")
-            batch: StepData | None = None
-            problem: Exception | None = None
-            try:
-                batch = next(data, None)
-            except Exception as error:  # whatever it is, the other ranks have to hear of it
-                problem = error
-            here.enter("agreement")
-            damaged = batch.damaged if batch else ()
-            unsaved = self.checkpoints.failure()
-            asked = may_stop and stopping.asked() is not None
-            due = self.world.main and self.checkpoints.due()
-            failed, left_out, stops, dues = self.world.sum_on_host(bool(problem or unsaved), len(damaged), asked, due)
-            self.save_due = self.save_due or dues > 0
-            if failed:
-                self.world.agree(self._data_trouble(problem) if problem else unsaved)
-            if left_out:
-                self._leave_out(damaged)
-            if stops:
-                self._stop()
-            if batch is None or stops:
-                return
-            yield batch
-
-    def _data_trouble(self, problem: Exception) -> str:
-        """In one sentence; an error that nobody foresaw leaves its trace in the run's folder."""
-        place = f"{self.stage.name} step {self.step}, rank {self.world.rank}"
-        if failure.is_foreseen(problem):
-            return f"{place}: {problem}"
-        trace = failure.keep_trace(self.run, self.world.attempt, self.world.rank, problem)
-        return f"{place}: {failure.in_words(problem)}" + (f"; its trace: {trace}" if trace else "")
-
-    def _leave_out(self, damaged: Sequence[str]) -> None:
-        """Remember, on every rank alike, which samples some rank found damaged.
-
-        Raises:
-            AgreedError: they are more than the stage tolerates.
-        """
-        for sentence in itertools.chain.from_iterable(self.world.gather_objects(damaged)):
-            if sentence not in self.damaged and self.world.main:
-                say(f"{self.stage.name} step {self.step}, sample left out: {sentence}")
-            self.damaged[sentence] = None
-        if len(self.damaged) > self.stage.tolerated_damage:
-            raise AgreedError(
-                f"{self.stage.name} step {self.step}: {len(self.damaged)} damaged samples, more than "
-                f"data.loader.tolerated_damage {self.stage.tolerated_damage}; the last: {list(self.damaged)[-1]}"
-            )
-
     def _log(self) -> None:
         """Write the lines of the last steps."""
         here.enter("numbers")
@@ -467,7 +390,7 @@ class _Run:
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         with torch.no_grad():
-            for batch in self._agreed(iter(self.stage.validation_data(self.world)), may_stop):
+            for batch in self.agreement.on(iter(self.stage.validation_data(self.world)), may_stop):
                 for micro_batch in batch.micro_batches:
                     here.enter("validation")
                     for name, term in self.stage.terms(engine, micro_batch, self.world).items():
@@ -475,7 +398,7 @@ class _Run:
                         self.weights[name] = term.weight
                     for name, count in self.stage.counts(micro_batch).items():
                         counts[name] = counts.get(name, torch.zeros((), device=self.world.device)) + count
-        self.validation_left = self.stopped is not None
+        self.validation_left = self.agreement.stopped is not None
         if self.validation_left:
             return
         names = list(sums)
@@ -509,7 +432,7 @@ class _Run:
                 ownership.require(self.run, self.world.attempt)
                 self.tracker.upload()
         self.checkpoints.save(engine, step, content, wait)
-        self.save_due = False
+        self.agreement.save_due = False
         if self.tracker is not None:
             stall = {"perf/checkpoint_stall_s": time.monotonic() - began}
             self.tracker.log([{"step": step, "samples": step * self.stage.global_batch, **stall}])
