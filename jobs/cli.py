@@ -10,7 +10,7 @@ ecgchat chat EXPORT --ecg RECORD
 ecgchat dashboard RUN --html FILE
 ecgchat runs list|show|stop|resume|sync …
 ecgchat doctor --store URI --launcher ray|slurm
-ecgchat submit ray coca --config … --address http://HEAD:8265 --nodes 2 --gpus-per-node 8
+ecgchat submit ray|slurm|kubernetes coca|align|instruct --config … --nodes 2 --gpus-per-node 8
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from cluster.doctor.findings import Finding, fail, in_one_line, ok, warn
 
 TIMEOUT_S = 10.0
-OFFLINE = "runs are written offline into their folder; 'wandb sync' or 'ecgchat runs sync' sends them later"
+OFFLINE = "runs are written offline into their folder; 'ecgchat runs sync RUN --online' sends them later"
 VIEWER = json.dumps({"query": "query { viewer { username } }"}).encode()
 
 

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from cluster import sync
+from cluster.errors import RunError
 from shards.storage import Store
 
 
@@ -19,14 +20,20 @@ def add_options(parser: argparse.ArgumentParser, word: str) -> None:
     """What the command takes."""
     del word
     parser.add_argument("run", help="the run's folder or URI")
-    parser.add_argument("--out", type=Path, help="local folder to make, in the place of RUN/wandb")
+    parser.add_argument("--out", type=Path, help="local folder to make, absent or empty, in the place of RUN/wandb")
     parser.add_argument("--online", action="store_true", help="give it to W&B too; wants WANDB_API_KEY")
 
 
 def run(word: str, options: argparse.Namespace) -> int:
-    """Rebuild the W&B run and say what was done."""
+    """Rebuild the W&B run and say what was done.
+
+    Raises:
+        RunError: there is no run, something lies where it is to be written, or W&B does not take it.
+    """
     del word
     store = Store(options.run)
+    if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise RunError(f"--out {options.out}: expected a folder that is absent or empty, found something in it; name another")
     with tempfile.TemporaryDirectory(prefix="ecgchat-sync-") as scratch:
         out = options.out or Path(scratch)
         done = sync.rebuild(store, out)

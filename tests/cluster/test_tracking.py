@@ -229,6 +229,16 @@ def test_it_takes_the_place_of_what_lay_in_the_runs_folder(run, tmp_path):
     assert [losses(body) for body in wandb_files(run)] == [[(4, 1.0), (8, 2.0)]]
 
 
+def test_what_lies_in_a_folder_is_left_alone(run, tmp_path):
+    attempt(run, tmp_path, [1]).upload()
+    kept = tmp_path / "home" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    with pytest.raises(RunError, match=r"--out .*home: expected a folder that is absent or empty"):
+        sync.run("sync", options(run, "--out", str(kept.parent)))
+    assert kept.read_text() == "mine"
+
+
 def test_what_wandb_refuses_is_one_sentence(run, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
