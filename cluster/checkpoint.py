@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster import ownership
 from cluster.errors import RunError, at_least
 from cluster.markers import (
     MARKER_END,
@@ -55,6 +56,8 @@ OPTIMIZER_END = "_optim_states.pt"
 
 RANDOM_STATE = "random_state.pt"
 POLL_S = 0.2
+MOST_PENDING = 2
+"""Checkpoints on their way to the store: each takes room on the local disk until it is there."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: Store, config: CheckpointConfig, world: World, local: Path) -> None:
-        self._store = run.child("checkpoints")
+        self._run, self._store = run, run.child("checkpoints")
         self._config = config
         self._world = world
         self._local = local
@@ -178,7 +181,7 @@ class Checkpoints:
         shutil.rmtree(folder)
 
     def save(self, engine: Any, step: int, content: dict[str, Any], wait: bool = False) -> None:
-        """Copy the state to local disk, then upload and commit it in the background.
+        """Copy the state to local disk, then upload and commit it in the background; a store that is slower is waited for.
 
         Args:
             engine: the DeepSpeed engine; every rank calls this at the same step.
@@ -190,7 +193,7 @@ class Checkpoints:
             AgreedError: an earlier upload failed, or this one that is waited for, or a rank's local disk has no room.
         """
         with self._world.agreeing():
-            self.raise_failed()
+            self._wait_for_all_but(MOST_PENDING - 1)
             self._require_room(engine)
             folder = Path(tempfile.mkdtemp(dir=self._local, prefix=f"{step_name(step)}-"))
             (folder / "state").mkdir()
@@ -232,15 +235,13 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until everything saved so far is committed, on this rank; raises what went wrong."""
-        for future in self._pending:
-            future.result()
-        self._pending.clear()
+        self._wait_for_all_but(0)
 
-    def raise_failed(self) -> None:
-        """Raise the error of an upload that failed in the background."""
-        for future in [future for future in self._pending if future.done()]:
-            future.result()
-            self._pending.remove(future)
+    def _wait_for_all_but(self, newest: int) -> None:
+        """Until no more than so many of the newest are under way, on this rank; raises what went wrong with any."""
+        while self._pending and (len(self._pending) > newest or self._pending[0].done()):
+            self._pending[0].result()
+            self._pending.pop(0)
 
     def close(self) -> None:
         """Give up what is still under way, and end the thread."""
@@ -294,6 +295,8 @@ class Checkpoints:
             self._await(partial(self._store.exists, part), f"no rank has uploaded {part}")
             files |= json.loads(self._store.get(part))
         marker = Marker(step, self._world.attempt, self._world.size, files, content)
+        # The upload took its time. A late marker would take the place of the newer attempt's, and its files with it.
+        ownership.require(self._run, self._world.attempt)
         write_marker(self._store, f"{marker.name}{MARKER_END}", marker)
         self._remove_old()
 

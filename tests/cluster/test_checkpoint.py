@@ -8,11 +8,13 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from cluster import ownership
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.errors import AgreedError, RunError
 from cluster.markers import committed
@@ -178,6 +180,40 @@ def test_saving_does_not_wait_for_a_slow_store(run, tmp_path, monkeypatch):
     checkpoints.wait()
     assert returned < time.monotonic() - started - 0.5
     assert steps(run) == [5]
+
+
+def test_a_store_that_is_slower_than_the_cadence_does_not_fill_the_local_disk(run, tmp_path, monkeypatch):
+    checkpoints = rank_of(run, tmp_path, keep_last=9)
+    upload = Store.upload
+    monkeypatch.setattr(Store, "upload", lambda *arguments: (time.sleep(0.1), upload(*arguments)))
+    for step in range(1, 6):
+        save(checkpoints, step, wait=False)
+        assert len(list((tmp_path / "local-0-a1").iterdir())) <= 2
+    checkpoints.wait()
+    assert steps(run) == [1, 2, 3, 4, 5]
+
+
+def test_an_attempt_that_uploads_late_does_not_touch_what_a_newer_one_committed(run, tmp_path, monkeypatch):
+    ownership.take(run, "a1")
+    late, newer, under_way, begun = rank_of(run, tmp_path), rank_of(run, tmp_path, attempt="a2"), Event(), Event()
+    upload = Store.upload
+
+    def slow(store, source, name):
+        if "/a1/" in name:
+            begun.set()
+            under_way.wait(60)
+        upload(store, source, name)
+
+    monkeypatch.setattr(Store, "upload", slow)
+    save(late, 5, wait=False)
+    assert begun.wait(60)
+    ownership.take(run, "a2")
+    save(newer, 5)
+    under_way.set()
+    with pytest.raises(RunError, match="attempt a2 began"):
+        late.wait()
+    assert [marker.attempt for marker in committed(run.child("checkpoints"))] == ["a2"]
+    assert newer.newest().attempt == "a2"
 
 
 def test_a_failed_upload_is_raised_at_the_next_save(run, tmp_path, monkeypatch):
