@@ -20,11 +20,13 @@ from typing import Any
 import yaml
 
 from cluster.errors import RunError
+from cluster.launch.ray_jobs import STOPPED
 from cluster.launch.spec import LaunchSpec, values_of
 
 NAME_LIMIT = 47
 """KubeRay makes names of its own out of a RayJob's."""
-STOPPED = 128 + 15
+REFUSALS_S = 120.0
+"""For how long the cluster may fail to answer while a job is followed."""
 ENDED = ("Complete", "Failed")
 KEPT_S = 3600
 """A RayJob that has ended stays so long, for people to look at."""
@@ -62,14 +64,7 @@ def manifest(spec: LaunchSpec, options: KubernetesOptions, name: str) -> dict[st
     """
     import ray
 
-    if not spec.nodes or not spec.cpus_per_node:
-        raise RunError("submit kubernetes: expected --nodes and --cpus-per-node, which pods are made of; give both")
-    if not options.image:
-        raise RunError("submit kubernetes: expected --image, made from the Containerfile; give one that the nodes can pull")
-    if spec.run.startswith("file://"):
-        raise RunError(
-            f"run.folder {spec.run}: pods do not see this machine's files; give a place such as s3://bucket/runs/name"
-        )
+    _refuse_unfit(spec, options)
     workers = {
         "groupName": "workers",
         "replicas": spec.nodes,
@@ -105,6 +100,17 @@ def manifest(spec: LaunchSpec, options: KubernetesOptions, name: str) -> dict[st
             },
         },
     }
+
+
+def _refuse_unfit(spec: LaunchSpec, options: KubernetesOptions) -> None:
+    if not spec.nodes or not spec.cpus_per_node:
+        raise RunError("submit kubernetes: expected --nodes and --cpus-per-node, which pods are made of; give both")
+    if not options.image:
+        raise RunError("submit kubernetes: expected --image, made from the Containerfile; give one that the nodes can pull")
+    if spec.run.startswith("file://"):
+        raise RunError(
+            f"run.folder {spec.run}: pods do not see this machine's files; give a place such as s3://bucket/runs/name"
+        )
 
 
 def job_name(spec: LaunchSpec) -> str:
@@ -144,17 +150,18 @@ def follow(name: str, options: KubernetesOptions, write: Callable[[str], Any], p
     """Write a job's output until it has ended, and return its exit status.
 
     Raises:
-        RunError: there is no such job, or it was not begun.
+        RunError: there is no such job, it was not begun, or the cluster no longer answers.
     """
-    seen = ""
+    # The first time, a wrong name is likelier than a cluster that is away.
+    seen, status = "", _status(name, options)
     while True:
-        status = _status(name, options)
         if status.get("jobStatus"):
             seen = _logs(name, options, seen, write)
-            status = _status(name, options)
+            status = _patiently(name, options, poll_s)
         if status.get("jobDeploymentStatus") in ENDED:
             return exit_status(status, name)
         time.sleep(poll_s)
+        status = _patiently(name, options, poll_s)
 
 
 def exit_status(status: dict[str, Any], name: str) -> int:
@@ -174,6 +181,18 @@ def exit_status(status: dict[str, Any], name: str) -> int:
         return code if code >= 0 else 128 - code
     why = (status.get("message") or status.get("reason") or "KubeRay does not say why").strip().splitlines()[0]
     raise RunError(f"RayJob {name}: failed before its command ended: {why}; see 'kubectl describe rayjob {name}'")
+
+
+def _patiently(name: str, options: KubernetesOptions, poll_s: float) -> dict[str, Any]:
+    """`_status`, while the cluster's API may be away."""
+    deadline = time.monotonic() + REFUSALS_S
+    while True:
+        try:
+            return _status(name, options)
+        except RunError as error:
+            if time.monotonic() > deadline or "NotFound" in str(error):
+                raise
+            time.sleep(poll_s)
 
 
 def _status(name: str, options: KubernetesOptions) -> dict[str, Any]:

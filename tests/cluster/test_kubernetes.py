@@ -147,10 +147,12 @@ with open(folder + "/calls", "a") as file:
 asked = sum(line.startswith("get") for line in open(folder + "/calls"))
 if words[0] == "apply":
     open(folder + "/applied", "w").write(sys.stdin.read())
+elif words[0] == "get" and asked == 2:
+    sys.exit("Unable to connect to the server: net/http: TLS handshake timeout")
 elif words[0] == "get":
     running = {{"jobStatus": "RUNNING", "jobDeploymentStatus": "Running"}}
     ended = {{"jobStatus": "FAILED", "jobDeploymentStatus": "Failed", "message": "command failed with exit code 75, last"}}
-    print(json.dumps({{"status": [{{}}, running, running, running, ended][min(asked, 5) - 1]}}))
+    print(json.dumps({{"status": [{{}}, None, running, running, running, ended][min(asked, 6) - 1]}}))
 elif words[0] == "logs":
     lines = ["2026-11-21T20:00:00.5Z one", "2026-11-21T20:00:01.25Z two", "2026-11-21T20:00:01.251Z three"]
     first = not os.path.exists(folder + "/cut")
@@ -159,7 +161,7 @@ elif words[0] == "logs":
 """
 
 
-def test_kubectl_is_asked_to_apply_then_followed_over_a_cut_connection(tmp_path, monkeypatch):
+def test_kubectl_is_asked_to_apply_then_followed_over_cut_connections(tmp_path, monkeypatch):
     """A stand-in for kubectl: it shows the order of the calls and what is made of their answers, and no more."""
     program = tmp_path / "bin" / "kubectl"
     program.parent.mkdir()
@@ -175,7 +177,16 @@ def test_kubectl_is_asked_to_apply_then_followed_over_a_cut_connection(tmp_path,
     assert yaml.safe_load((tmp_path / "applied").read_text()) == json.loads(json.dumps(job))
     assert written == ["one\n", "two\n", "three\n"]
     calls = [line.split()[0] for line in (tmp_path / "calls").read_text().splitlines()]
-    assert calls == ["apply", "get", "get", "logs", "get", "get", "logs", "get"]
+    assert calls == ["apply", "get", "get", "get", "logs", "get", "get", "logs", "get"]
+
+
+def test_a_job_that_is_not_there_is_not_waited_for(tmp_path, monkeypatch):
+    program = tmp_path / "kubectl"
+    program.write_text("#!/bin/sh\necho 'Error from server (NotFound): rayjobs.ray.io \"demo\" not found' >&2; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(RunError, match="NotFound"):
+        kubernetes.follow("demo", OPTIONS, print)
 
 
 def test_without_kubectl_it_says_what_else_there_is(tmp_path, monkeypatch):
