@@ -13,9 +13,7 @@ from typing import Any
 from cluster.errors import RunError, at_least
 from shards.storage import Store
 
-SECRET = re.compile(
-    r"^(AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)|WANDB_API_KEY|HF_TOKEN|.*(TOKEN|SECRET|PASSWORD|API_KEY))$"
-)
+SECRET = re.compile(r"^(AWS_ACCESS_KEY_ID|.*(TOKEN|SECRET|PASSWORD|PASSWD|_KEY))$")
 """Names of variables whose values are keys: they belong into the environment of the machines."""
 
 FOLDER = "launch"

@@ -37,7 +37,7 @@ def test_a_command_is_taken_as_it_is():
         ({"nodes": 1, "gpus_per_node": 8, "workers_per_node": 2}, ("workers_per_node 2", "8 GPUs")),
         ({"nodes": 1, "gpus_per_node": 8, "cpus_per_node": 4}, ("cpus_per_node 4", "8 workers")),
         *[({"environment": (name,)}, (name, "environment of the cluster's machines")) for name in (
-            "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "HF_TOKEN", "my_password")],
+            "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "HF_TOKEN", "my_password", "AZURE_STORAGE_KEY")],
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_sentence(options, pieces):
