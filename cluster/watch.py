@@ -145,7 +145,7 @@ class Watch:
             over = self._still_s >= self._limit_s
             if self._reported is None or self._reported.over != over:
                 self._report(over)
-            self._follow_verdict()
+            self._follow_verdict(over)
             if over:
                 self._judge()
         elif self._to_listen_s < 0:
@@ -255,10 +255,10 @@ class Watch:
             say(found.told)
         failure.within(LAST_WORDS_S, write, None)
 
-    def _follow_verdict(self) -> None:
-        """End with the others once one of them has named the silent rank."""
+    def _follow_verdict(self, over: bool) -> None:
+        """End with the others once one of them has named the silent rank, or has failed and is waited for in vain."""
         found = failure.read(self._store)
-        if found is not None and found.attempt == self._world.attempt and found.cause == "silent_rank":
+        if found is not None and found.attempt == self._world.attempt and (over or found.cause == "silent_rank"):
             self._end()
 
     def _end(self) -> None:

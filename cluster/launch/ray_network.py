@@ -7,9 +7,11 @@ never meet then. They are to use the interface that Ray uses. NCCL finds its int
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import psutil
+from ray.exceptions import RayActorError
 from ray.train.torch.config import TorchConfig, _TorchBackend
 
 
@@ -26,6 +28,11 @@ class _NodeNetworkBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(choose_interface)
         super().on_start(worker_group, backend_config)
+
+    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        # Workers that are gone have no process group to leave, and Ray would print a trace of each.
+        with suppress(RayActorError):
+            super().on_shutdown(worker_group, backend_config)
 
 
 def choose_interface() -> None:

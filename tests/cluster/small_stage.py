@@ -40,6 +40,9 @@ COMPILE_S = 12
 PACE_S = 0.05
 """Of each step: uploads of checkpoints are then under way when the kill comes."""
 
+TROUBLE_WITH_DATA = ("bad data", "endless")
+"""Kinds of trouble that come with a batch; the others come in the forward pass."""
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -84,8 +87,8 @@ class SmallStage(ShardStage[EcgBatch]):
     def step_data(self, batch: EcgBatch, state: dict[str, Any], world: World) -> StepData:
         """Means of the samples that are there."""
         self.made += 1
-        if self._is_due(world, self.made):
-            begin(self.trouble["what"], "data")
+        if self._is_due(world, self.made, "data"):
+            begin(self.trouble["what"])
         waited_s = self._held_up(world)
         leads = torch.from_numpy(batch.ecg).nan_to_num(0).mean(-1)
         keys = [key for key in batch.keys if key]
@@ -100,8 +103,8 @@ class SmallStage(ShardStage[EcgBatch]):
         """Squared error; what a step uses is noted under the optimiser's own count of steps."""
         if model.module.training:
             note(world.rank, model.global_steps + 1, micro_batch.keys)
-            if self._is_due(world, model.global_steps + 1):
-                begin(self.trouble["what"], "forward")
+            if self._is_due(world, model.global_steps + 1, "forward"):
+                begin(self.trouble["what"])
         leads = micro_batch.leads.to(next(model.parameters()).dtype)
         error = (model(leads)[:, 0].float() - 1) ** 2
         return {"error": Term((error * micro_batch.weight).sum())}
@@ -113,8 +116,9 @@ class SmallStage(ShardStage[EcgBatch]):
         time.sleep(self.trouble["seconds"])
         return float(self.trouble["seconds"])
 
-    def _is_due(self, world: World, step: int) -> bool:
-        due = (self.trouble.get("rank"), self.trouble.get("step")) == (world.rank, step)
+    def _is_due(self, world: World, step: int, phase: str) -> bool:
+        own = "data" if self.trouble.get("what") in TROUBLE_WITH_DATA else "forward"
+        due = (self.trouble.get("rank"), self.trouble.get("step"), own) == (world.rank, step, phase)
         if due and "once" in self.trouble:
             had = Path(self.trouble["once"])
             due = not had.exists()
@@ -134,23 +138,21 @@ class SmallStage(ShardStage[EcgBatch]):
         return []
 
 
-def begin(trouble: str, phase: str) -> None:
-    """Fail as `trouble` says, if this is the phase for it."""
-    match trouble, phase:
-        case "bad data", "data":
+def begin(trouble: str) -> None:
+    """Fail as `trouble` says."""
+    match trouble:
+        case "bad data" | "error":
             raise KeyError("report")
-        case "error", "forward":
-            raise KeyError("report")
-        case "kill", "forward":
+        case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        case "stop", "forward":
+        case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
-        case "endless", "data":
+        case "endless":
             while True:
                 pass
-        case "compile", "forward":
+        case "compile":
             time.sleep(COMPILE_S)
-        case "memory", "forward":
+        case "memory":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
