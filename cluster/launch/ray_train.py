@@ -96,6 +96,8 @@ def train_worker(job: dict[str, Any]) -> dict[str, Any]:
 
     launch = LaunchConfig(**job["launch"])
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+    # Where Ray prints the trace of each worker; the first cause's is kept in the run's folder.
+    logging.getLogger("ray.train.v2._internal.util").setLevel(logging.CRITICAL)
     prepare_process(launch)
     if launch.gpus_per_worker and backend() != "nccl":
         return {
