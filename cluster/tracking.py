@@ -32,7 +32,7 @@ class TrackingConfig:
     """Where a run is followed."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online where WANDB_API_KEY is set, else offline."""
+    """auto: as WANDB_MODE says; without it online where WANDB_API_KEY is set, else offline."""
     project: str = "ecgchat"
     group: str = ""
     """Joins the stages of one pipeline; the run's name where it is empty."""
@@ -51,7 +51,10 @@ class TrackingConfig:
         """The W&B mode that `auto` stands for on this machine."""
         if self.wandb != "auto":
             return self.wandb
-        return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+        asked = os.environ.get("WANDB_MODE", "online")
+        if asked == "disabled":
+            return "disabled"
+        return "online" if asked == "online" and os.environ.get("WANDB_API_KEY") else "offline"
 
 
 class Tracker:

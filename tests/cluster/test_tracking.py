@@ -99,12 +99,32 @@ def test_where_a_run_comes_from(monkeypatch):
     assert len(found.get("git_revision", "0" * 40).removesuffix("-dirty")) == 40
 
 
+@pytest.mark.parametrize(
+    ("asked", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_API_KEY": "key"}, "online"),
+        ({"WANDB_API_KEY": "key", "WANDB_MODE": "online"}, "online"),
+        ({"WANDB_API_KEY": "key", "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_API_KEY": "key", "WANDB_MODE": "disabled"}, "disabled"),
+    ],
+)
+def test_the_environment_says_where_a_run_is_followed_unless_the_settings_do(monkeypatch, asked, mode):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    assert TrackingConfig().mode == mode
+    assert TrackingConfig(wandb="online").mode == "online"
+
+
 # --- W&B that cannot be had
 
 
 def test_wandb_that_cannot_be_reached_stops_nothing(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(wandb_run, "START_TIMEOUT_S", 1)
     attempt(run, tmp_path, [1, 2], mode="auto").close()
     said = capsys.readouterr()
