@@ -55,7 +55,8 @@ OPTIMIZER_END = "_optim_states.pt"
 """Files of a partitioned optimiser; without them, any number of workers can read a checkpoint as it is."""
 
 RANDOM_STATE = "random_state.pt"
-POLL_S = 0.2
+POLL_S, MOST_POLL_S = 0.2, 5.0
+"""Between two questions to the store, which hundreds of ranks ask at once: the longer they wait, the more seldom."""
 MOST_PENDING = 2
 """Checkpoints on their way to the store: each takes room on the local disk until it is there."""
 
@@ -308,16 +309,17 @@ class Checkpoints:
         return False
 
     def _await(self, done: Callable[[], bool], complaint: str) -> None:
-        deadline = time.monotonic() + self._config.commit_timeout_s
+        begun = time.monotonic()
         while not done():
             if self._stopping.is_set():
                 raise RunError(f"{complaint} when this attempt ended")
-            if time.monotonic() > deadline:
+            waited_s = time.monotonic() - begun
+            if waited_s > self._config.commit_timeout_s:
                 raise RunError(
                     f"{complaint} in {self._store.uri} within {self._config.commit_timeout_s:g} s; look at that rank's log, "
                     "or raise train.checkpoint.commit_timeout_s for a slow store"
                 )
-            time.sleep(POLL_S)
+            self._stopping.wait(min(MOST_POLL_S, max(POLL_S, waited_s / 10)))
 
     def _remove_old(self) -> None:
         """Keep what is to be kept; a marker goes before its files, so that no marked checkpoint is ever partial."""
