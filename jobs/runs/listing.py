@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cluster.console import duration
 from cluster.errors import RunError
 from jobs.runs.state import RunState, find_runs, read_run
 from shards.storage import Store
@@ -107,8 +108,4 @@ def _steps(state: RunState) -> str:
 
 
 def _ago(moment_s: float) -> str:
-    seconds = max(0.0, time.time() - moment_s)
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+    return f"{duration(max(0.0, time.time() - moment_s))} ago"
