@@ -205,6 +205,7 @@ def test_a_worker_that_is_stopped_is_named_and_the_workers_start_again(cluster, 
     assert "does not answer in step 5" in resumed["said"]
 
 
+@pytest.mark.long
 def test_memory_that_runs_out_twice_at_one_step_is_not_tried_again(cluster, tmp_path):
     job = troubled_job(tmp_path, rank=1, step=5, what="memory")
     status, output = submitted(cluster[0], "tests.cluster.workers:troubled", job, tmp_path)

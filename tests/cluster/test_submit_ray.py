@@ -111,6 +111,7 @@ def test_output_goes_on_after_a_cut_and_a_job_lost_with_its_head_is_submitted_ag
         assert log.read_text().count("first time") == log.read_text().count("second time") == 1
 
 
+@pytest.mark.long
 def test_a_stage_is_submitted_stopped_resumed_and_stopped_again(small_job, tmp_path):
     with object_store.serve(tmp_path / "s3") as s3, ray_head.serve(tmp_path / "ray.log", s3.environment, cpus=2) as head:
         uri = f"{s3.uri}/runs/demo"
