@@ -93,9 +93,9 @@ def judge_answers(
 
     Returns:
         `question_key`, and `finding` and `change` over all that they are about → `n`, `patients`, `value`, `low`, `high`;
-        `majority`, `shuffled` and `gain_over_shuffled`, each with `value`, `low` and `high`; `beats_majority`,
-        `beats_shuffled` (intervals apart) and `looks_at_ecg` (the gain surely above 0). The three are false below
-        `FEWEST_PATIENTS`.
+        `majority`, `shuffled`, `gain_over_majority` and `gain_over_shuffled` (row by row), each with `value`, `low` and `high`;
+        `beats_majority`, `beats_shuffled` (intervals apart) and `looks_at_ecg` (the gain over `shuffled` surely above 0).
+        The three are false below `FEWEST_PATIENTS`.
 
     Raises:
         ValueError: training has no answers for a kind of question.
@@ -172,7 +172,8 @@ def _judge_group(
     blind = [float(bool(is_right(one.kind, one.about, one.expected, one.shuffled_text))) for one in group]
     constant = [float(right_by_constant(one.kind, one.expected, constants[one.kind, one.about])) for one in group]
     model, majority, shuffled = (measured_mean(values, patients, resamples, seed) for values in (right, constant, blind))
-    return _row(model, majority, shuffled, paired_difference(right, blind, patients, resamples, seed), patients)
+    over_majority, over_shuffled = (paired_difference(right, other, patients, resamples, seed) for other in (constant, blind))
+    return _row(model, majority, shuffled, over_majority, over_shuffled, patients)
 
 
 def _report_row(whole: Sequence[float], drawn: Sequence[Sequence[float]], patients: Sequence[str]) -> dict[str, Any]:
@@ -180,11 +181,20 @@ def _report_row(whole: Sequence[float], drawn: Sequence[Sequence[float]], patien
     model, majority, shuffled = (
         Measured(value, *interval([row[place] for row in drawn], LEVEL)) for place, value in enumerate(whole)
     )
-    gain = Measured(whole[0] - whole[2], *interval([row[0] - row[2] for row in drawn], LEVEL))
-    return _row(model, majority, shuffled, gain, patients)
+    over_majority, over_shuffled = (
+        Measured(whole[0] - whole[other], *interval([row[0] - row[other] for row in drawn], LEVEL)) for other in (1, 2)
+    )
+    return _row(model, majority, shuffled, over_majority, over_shuffled, patients)
 
 
-def _row(model: Measured, majority: Measured, shuffled: Measured, gain: Measured, patients: Sequence[str]) -> dict[str, Any]:
+def _row(
+    model: Measured,
+    majority: Measured,
+    shuffled: Measured,
+    over_majority: Measured,
+    over_shuffled: Measured,
+    patients: Sequence[str],
+) -> dict[str, Any]:
     enough = len(set(patients)) >= FEWEST_PATIENTS
     return {
         "n": len(patients),
@@ -192,10 +202,11 @@ def _row(model: Measured, majority: Measured, shuffled: Measured, gain: Measured
         **model.as_dict(),
         "majority": majority.as_dict(),
         "shuffled": shuffled.as_dict(),
-        "gain_over_shuffled": gain.as_dict(),
+        "gain_over_majority": over_majority.as_dict(),
+        "gain_over_shuffled": over_shuffled.as_dict(),
         "beats_majority": enough and model.above(majority),
         "beats_shuffled": enough and model.above(shuffled),
-        "looks_at_ecg": enough and gain.low > 0,
+        "looks_at_ecg": enough and over_shuffled.low > 0,
     }
 
 

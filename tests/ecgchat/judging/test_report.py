@@ -35,7 +35,8 @@ def test_a_model_that_looks_beats_both():
     assert (row["n"], row["patients"]) == (80, 80)
     assert (row["value"], row["low"], row["high"]) == (1.0, 1.0, 1.0)
     assert row["majority"]["value"] == row["shuffled"]["value"] == 0.5
-    assert row["gain_over_shuffled"]["value"] == 0.5
+    assert row["gain_over_majority"]["value"] == row["gain_over_shuffled"]["value"] == 0.5
+    assert row["gain_over_majority"]["low"] > 0
     assert claims(row) == [True, True, True]
     json.dumps(row)
 
