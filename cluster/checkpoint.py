@@ -193,8 +193,8 @@ class Checkpoints:
         Raises:
             AgreedError: an earlier upload failed, or this one that is waited for, or a rank's local disk has no room.
         """
+        self._settle(MOST_PENDING - 1)
         with self._world.agreeing():
-            self._wait_for_all_but(MOST_PENDING - 1)
             self._require_room(engine)
             folder = Path(tempfile.mkdtemp(dir=self._local, prefix=f"{step_name(step)}-"))
             (folder / "state").mkdir()
@@ -209,8 +209,7 @@ class Checkpoints:
             raise
         self._pending.append(self._uploader.submit(self._upload_and_commit, folder, step, content))
         if wait:
-            with self._world.agreeing():
-                self.wait()
+            self.wait()
 
     def due(self) -> bool:
         """Whether another is due by the clock of this rank."""
@@ -219,7 +218,7 @@ class Checkpoints:
     def failure(self) -> str | None:
         """Why an upload in the background failed, if one did."""
         errors = (future.exception() for future in self._pending if future.done())
-        return next((str(error) for error in errors if error), None)
+        return next((str(error) or type(error).__name__ for error in errors if error), None)
 
     def _require_room(self, engine: Any) -> None:
         """A disk that is full in the middle of what DeepSpeed's ranks do together would leave the others waiting.
@@ -235,14 +234,24 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Until everything saved so far is committed, on this rank; raises what went wrong."""
-        self._wait_for_all_but(0)
+        """Until everything saved so far is committed; all ranks call it together.
 
-    def _wait_for_all_but(self, newest: int) -> None:
-        """Until no more than so many of the newest are under way, on this rank; raises what went wrong with any."""
-        while self._pending and (len(self._pending) > newest or self._pending[0].done()):
-            self._pending[0].result()
-            self._pending.pop(0)
+        Raises:
+            AgreedError: an upload failed, on any rank.
+        """
+        self._settle(0)
+
+    def _settle(self, under_way: int) -> None:
+        """Until no rank has more than so many under way. All hear at once of a failure that some would wait for in vain."""
+        while True:
+            self._pending = [future for future in self._pending if not future.done() or future.exception()]
+            failure = self.failure()
+            failed, behind = self._world.sum_on_host(failure is not None, len(self._pending) > under_way)
+            if failed:
+                self._world.agree(failure)
+            if not behind:
+                return
+            time.sleep(POLL_S)
 
     def close(self) -> None:
         """Give up what is still under way, and end the thread."""

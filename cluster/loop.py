@@ -310,8 +310,7 @@ class _Run:
     def _roll_back(self, engine: Any, step: int) -> bool:
         """Take the weights of an earlier checkpoint, if there is one; data and steps go on where they are."""
         here.enter("checkpoint")
-        with self.world.agreeing():
-            self.checkpoints.wait()
+        self.checkpoints.wait()
         least = self.config.guard.roll_back_steps
         marker = self.checkpoints.newest_until(step - least)
         if marker is None:
@@ -334,8 +333,7 @@ class _Run:
             self._save(engine, self.agreement.done, data_state, wait=True)
         else:
             here.enter("checkpoint")
-            with self.world.agreeing():
-                self.checkpoints.wait()
+            self.checkpoints.wait()
 
     def _step(self, engine: Any, data: Iterator[StepData], step: int) -> StepData | None:
         """One step; None where it is not done because somebody asked to stop."""

@@ -72,7 +72,7 @@ def waits(frame: FrameType | None) -> bool:
     """Whether a thread is in a function that waits for other ranks."""
     innermost = [] if frame is None else traceback.extract_stack(frame)[-6:]
     return any(part in line.filename for line in innermost for part in WAITING) or any(
-        line.name == "_await" for line in innermost
+        line.name == "_settle" for line in innermost
     )
 
 

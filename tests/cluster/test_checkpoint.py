@@ -8,7 +8,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 
 import pytest
 import torch
@@ -57,10 +57,10 @@ def run(tmp_path):
     return Store(str(tmp_path / "run"))
 
 
-def rank_of(run, tmp_path, rank=0, size=1, attempt="a1", **config):
+def rank_of(run, tmp_path, rank=0, size=1, attempt="a1", world=World, **config):
     local = tmp_path / f"local-{rank}-{attempt}"
     local.mkdir(exist_ok=True)
-    return Checkpoints(run, CheckpointConfig(**config), World(rank, size, CPU, attempt), local)
+    return Checkpoints(run, CheckpointConfig(**config), world(rank, size, CPU, attempt), local)
 
 
 def save(checkpoints, step, rank=0, wait=True, **content):
@@ -101,6 +101,41 @@ def test_a_rank_that_never_writes_is_named_after_the_time_limit(run, tmp_path):
     checkpoints = rank_of(run, tmp_path, 0, 2, commit_timeout_s=0.3)
     with pytest.raises(RunError, match=r"no rank has uploaded step-000005/a1/rank-00001.json .* within 0.3 s"):
         save(checkpoints, 5)
+
+
+class Thread(World):
+    """A rank in a thread of this process, where two meet."""
+
+    def gather_objects(self, value):
+        meeting, said = MEETING
+        said[self.rank] = value
+        meeting.wait(60)
+        values = list(said.values())
+        meeting.wait(60)
+        return values
+
+    def sum_on_host(self, *numbers):
+        return [sum(column) for column in zip(*self.gather_objects(numbers), strict=True)]
+
+
+MEETING = (Barrier(2), dict.fromkeys(range(2)))
+
+
+def test_a_rank_that_cannot_upload_ends_all_at_once_with_its_own_words(run, tmp_path, monkeypatch):
+    def refuse(store, source, name):
+        raise OSError(f"{name}: no space left")
+
+    monkeypatch.setattr(Store, "upload", refuse)
+    ranks = [rank_of(run, tmp_path, rank, 2, world=Thread, commit_timeout_s=600) for rank in range(2)]
+    monkeypatch.setattr(ranks[0], "_upload_and_commit", lambda *_: ranks[0]._commit(5, "step-000005/a1", {}))
+    with ThreadPoolExecutor() as pool:
+        saves = [pool.submit(save, one, 5, rank) for rank, one in enumerate(ranks)]
+        errors = [one.exception(120) for one in saves]
+    for one in ranks:
+        one.close()
+    assert {(type(error), "rank-00001" in str(error), str(error)[-13:]) for error in errors} == {
+        (AgreedError, True, "no space left")
+    }
 
 
 def test_what_a_lost_attempt_left_behind_is_not_taken(run, tmp_path):
