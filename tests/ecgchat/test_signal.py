@@ -273,7 +273,7 @@ def test_narrow_numbers_are_rounded_once_at_the_end(ptb_xl, dtype):
         assert torch.equal(narrow, exact.to(dtype))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_makes_of_a_batch_what_the_cpu_makes_of_it(ptb_xl):
     rows = [ptb_xl[0], ptb_xl[1].at(400), ptb_xl[2].at(257).first(2000).without((3, slice(100, 200))), PADDING]
     millivolts, valid = prepared(rows, 500, 5000)
