@@ -72,7 +72,8 @@ def with_engine(settings, zero_stage, accumulation=1, **order):
 def run(workers, worker, settings, folder):
     """Run a worker function on plain processes; what it has printed."""
     file = folder / "settings.json"
-    file.write_text(json.dumps(settings))
+    # Every job has a run's folder, where the first cause of a failure is kept.
+    file.write_text(json.dumps({"run": {"folder": str(folder / "run")}, **settings}))
     done = torchrun(workers, f"tests.cluster.language_workers:{worker}", file)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
