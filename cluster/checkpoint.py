@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -44,6 +43,7 @@ from cluster.markers import (
     upload,
     write_marker,
 )
+from cluster.progress import HOST
 from cluster.universal import converted
 from cluster.world import World, broadcast_object
 from shards.storage import Store
@@ -229,7 +229,7 @@ class Checkpoints:
         needed, free = state_bytes(engine, self._world.main), shutil.disk_usage(self._local).free
         if needed > free:
             raise RunError(
-                f"{self._local} on {socket.gethostname()}: a checkpoint needs {needed / 1e9:.2f} GB for its local copy, "
+                f"{self._local} on {HOST}: a checkpoint needs {needed / 1e9:.2f} GB for its local copy, "
                 f"{free / 1e9:.2f} GB are free; make room, or set TMPDIR to a folder that has it"
             )
 

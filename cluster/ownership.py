@@ -9,9 +9,9 @@ files of a checkpoint lie under their attempt's id.
 from __future__ import annotations
 
 import json
-import socket
 
 from cluster.errors import RunError
+from cluster.progress import HOST
 from shards.storage import MissingObject, Store
 
 OWNER = "attempt.json"
@@ -19,7 +19,7 @@ OWNER = "attempt.json"
 
 def take(run: Store, attempt: str) -> None:
     """Say that an attempt begins; called by its rank 0."""
-    run.put(OWNER, json.dumps({"attempt": attempt, "host": socket.gethostname()}).encode())
+    run.put(OWNER, json.dumps({"attempt": attempt, "host": HOST}).encode())
 
 
 def require(run: Store, attempt: str) -> None:

@@ -73,10 +73,7 @@ class World:
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Every rank's value, in rank order."""
-        values: list[Any] = [None] * self.size
-        with here.waiting():
-            dist.all_gather_object(values, value)
-        return values
+        return gather_objects(value)
 
     def agree(self, error: str | None) -> None:
         """Raise the first rank's error on every rank, so that none waits for one that gave up.
@@ -84,9 +81,7 @@ class World:
         Raises:
             AgreedError: some rank has an error.
         """
-        first = next((message for message in self.gather_objects(error) if message), None)
-        if first:
-            raise AgreedError(first)
+        raise_first(self.gather_objects(error))
 
     @contextmanager
     def agreeing(self) -> Iterator[None]:
@@ -128,6 +123,25 @@ def attempt_id() -> str:
     """Names this start of the run, the same on every rank: the first that asks makes it; sorts by time."""
     proposed = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
     return str(default_store().compare_set("ecgchat/attempt", "", proposed).decode())
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's value, in rank order."""
+    values: list[Any] = [None] * dist.get_world_size()
+    with here.waiting():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def raise_first(errors: list[str | None]) -> None:
+    """Raise the first rank's error, on every rank that was told of all of them.
+
+    Raises:
+        AgreedError: some rank has an error.
+    """
+    first = next((message for message in errors if message), None)
+    if first:
+        raise AgreedError(first)
 
 
 def broadcast_object(value: Any) -> Any:

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import platform
-import socket
 from importlib.metadata import PackageNotFoundError, version
 
 import torch.distributed as dist
 
-from cluster.errors import AgreedError
+from cluster.progress import HOST
+from cluster.world import gather_objects, raise_first
 
 COMPARED = ("ecgchat", "ray", "torch", "deepspeed", "transformers", "peft", "tokenizers", "numpy", "webdataset")
 """Distributions that decide what is computed and in which form it is kept."""
@@ -35,11 +35,7 @@ def refuse_other_versions(driver: dict[str, str]) -> None:
     Raises:
         AgreedError: names the first such rank, its machine, and what differs.
     """
-    said: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(said, difference(driver, versions(), f"rank {dist.get_rank()} on {socket.gethostname()}"))
-    first = next((sentence for sentence in said if sentence), None)
-    if first:
-        raise AgreedError(first)
+    raise_first(gather_objects(difference(driver, versions(), f"rank {dist.get_rank()} on {HOST}")))
 
 
 def difference(driver: dict[str, str], worker: dict[str, str], who: str) -> str | None:

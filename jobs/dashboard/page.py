@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from cluster import metrics
 from cluster.errors import RunError
@@ -17,6 +16,7 @@ from cluster.stage import Picture
 from cluster.tracking import kept_pictures
 from jobs.dashboard.plots import COLOURS, Line, chart
 from jobs.dashboard.sections import SECTIONS, Section
+from jobs.pages import templates
 from jobs.runs import state as run_state
 from jobs.runs.state import RunState
 from shards.storage import Store
@@ -89,15 +89,9 @@ def read_run(number: int, place: str) -> Run:
 
 def write_page(path: Path, runs: list[Run]) -> None:
     """Write the page of some runs, their lines over one another."""
-    templates = Environment(
-        loader=PackageLoader("jobs.dashboard", "."),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["base64"] = lambda png: base64.b64encode(png).decode()
-    page = templates.get_template("page.html.j2").render(runs=runs, sections=draw(runs))
+    pages = templates("jobs.dashboard")
+    pages.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    page = pages.get_template("page.html.j2").render(runs=runs, sections=draw(runs))
     path.write_text(page, encoding="utf-8")
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
+from jobs.pages import templates
 from jobs.report.charts import learning_rate_chart, loss_chart, rate_chart, step_time_chart
 from jobs.report.examples import NearestReport, Talk
 from jobs.report.measures import MeasuredRow, measured_tables
@@ -63,23 +62,20 @@ ABOUT = {
 
 def write_page(path: Path, outcome: Outcome) -> None:
     """Write the page; it needs no other file and no network."""
-    templates = Environment(
-        loader=PackageLoader("jobs.report", "."),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     tables = measured_tables(outcome.summary["eval_chat"])
-    page = templates.get_template("page.html.j2").render(
-        summary=outcome.summary,
-        sections=sections(outcome),
-        tables=tables,
-        seeing=seeing([row for table in tables for row in table.rows]),
-        seconds=outcome.summary["seconds"],
-        talks=outcome.talks,
-        nearest=outcome.nearest,
-        command=outcome.command,
+    page = (
+        templates("jobs.report")
+        .get_template("page.html.j2")
+        .render(
+            summary=outcome.summary,
+            sections=sections(outcome),
+            tables=tables,
+            seeing=seeing([row for table in tables for row in table.rows]),
+            seconds=outcome.summary["seconds"],
+            talks=outcome.talks,
+            nearest=outcome.nearest,
+            command=outcome.command,
+        )
     )
     path.write_text(page, encoding="utf-8")
 

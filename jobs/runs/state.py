@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster import failure as failure_file
 from cluster import metrics
 from cluster.errors import RunError
 from cluster.launch.spec import FOLDER as LAUNCHES
 from cluster.launch.spec import launches
-from cluster.markers import MARKER_END
+from cluster.markers import MARKER_END, step_name
 from cluster.tracking import RUN_ID
 from shards.storage import Store
 
 CONFIG = "config.json"
-FAILURE = "failure.json"
 
 SILENT_S = 3600
 """The numbers of a run reach its folder within half a minute; one that has added none for so long is called silent."""
@@ -83,13 +83,13 @@ def read_run(run: Store) -> RunState:
             f"{run.uri}: expected a run's folder, found neither {CONFIG} nor {LAUNCHES}/; 'ecgchat runs list' finds runs"
         )
     config = _json(run, CONFIG, names) or {}
-    failure = _json(run, FAILURE, names)
+    failure = _json(run, failure_file.FILE, names)
     attempts, events, lines = _told(run, names)
     committed = sorted(int(name[len("checkpoints/step-") : -len(MARKER_END)]) for name in names if _is_marker(name))
     steps = config.get("steps") or config.get("run", {}).get("train", {}).get("steps")
     losses = [line for line in lines if "train/loss" in line]
     written = {name: run.changed(name) for name in (CONFIG, metrics.FILE) if name in names}
-    newest = [f"checkpoints/step-{committed[-1]:06d}{MARKER_END}"] if committed else []
+    newest = [f"checkpoints/{step_name(committed[-1])}{MARKER_END}"] if committed else []
     records = sorted(name for name in names if name.startswith(f"{LAUNCHES}/"))[-1:]
     word_s = max([*written.values(), *(run.changed(name) for name in newest + records)], default=time.time())
     spec = launched[-1]["spec"] if launched else {}

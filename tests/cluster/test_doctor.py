@@ -263,7 +263,7 @@ class TestRay:
             assert levels(ray.facts(True, head.address)) == {"Ray": "ok", "Ray dashboard": "fail"}
             for name, value in head.environment.items():
                 monkeypatch.setenv(name, value)
-            monkeypatch.setenv("RAY_ADDRESS", gcs_of(head))
+            monkeypatch.setenv("RAY_ADDRESS", head.nodes)
             findings = ray.facts(True, head.address)
         assert levels(findings) == {"Ray": "ok", "Ray dashboard": "ok", "Ray cluster": "ok"}
         assert "1 nodes, 1 CPUs, 0 GPUs" in findings[-1].found
@@ -284,11 +284,6 @@ class TestRay:
         monkeypatch.setattr(ray, "JOIN_S", 4.0)
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_ports(1)[0]}")
         assert levels(ray.facts(needed=True)) == {"Ray": "ok", "Ray cluster": "fail"}
-
-
-def gcs_of(head: ray_head.RayHead) -> str:
-    """HOST:PORT of the head, as it writes it into its folder, where its token lies as well."""
-    return Path(head.environment["RAY_AUTH_TOKEN_PATH"]).with_name("ray_current_cluster").read_text().strip()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs.cli import main
 from tests.settings import small_settings
@@ -73,3 +74,11 @@ def contents(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.fixture
+def job(simulated_shards: str, tokenizer_folder: str, tmp_path: Path) -> Path:
+    """A YAML file with good settings, whose run folder does not exist."""
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(coca_settings(simulated_shards, tokenizer_folder, tmp_path / "run")))
+    return file

@@ -7,18 +7,12 @@ import yaml
 
 from ecgchat.text import load_tokenizer
 from shards.dataset import ShardSet
-from tests.jobs.conftest import coca_settings, contents
+from tests.jobs.conftest import contents
 
 COCA = ("train", "coca")
 
 
 pytestmark = pytest.mark.usefixtures("no_machine")
-
-
-@pytest.fixture
-def job(simulated_shards, tokenizer_folder, tmp_path):
-    """A YAML file with good settings, whose run folder does not exist."""
-    return write(tmp_path / "job.yaml", coca_settings(simulated_shards, tokenizer_folder, tmp_path / "run"))
 
 
 def write(file, settings):

@@ -11,20 +11,12 @@ import yaml
 from jobs.coca import CocaJob
 from jobs.config import parse
 from jobs.submit import LAUNCHERS
-from tests.jobs.conftest import coca_settings, contents
+from tests.jobs.conftest import contents
 
 PROJECT = Path(__file__).parents[2]
 ADDRESS = ("--address", "http://192.0.2.1:8265")
 
 pytestmark = pytest.mark.usefixtures("no_machine")
-
-
-@pytest.fixture
-def job(simulated_shards, tokenizer_folder, tmp_path):
-    """A YAML file with good settings, whose run folder does not exist."""
-    file = tmp_path / "job.yaml"
-    file.write_text(yaml.safe_dump(coca_settings(simulated_shards, tokenizer_folder, tmp_path / "run")))
-    return file
 
 
 def refused(said, *pieces):

@@ -6,17 +6,9 @@ import subprocess
 import pytest
 import yaml
 
-from tests.jobs.conftest import coca_settings, contents
+from tests.jobs.conftest import contents
 
 pytestmark = pytest.mark.usefixtures("no_machine")
-
-
-@pytest.fixture
-def job(simulated_shards, tokenizer_folder, tmp_path):
-    """A YAML file with good settings, whose run folder does not exist."""
-    file = tmp_path / "job.yaml"
-    file.write_text(yaml.safe_dump(coca_settings(simulated_shards, tokenizer_folder, tmp_path / "run")))
-    return file
 
 
 def settings_in(script):
