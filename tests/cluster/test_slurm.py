@@ -115,7 +115,7 @@ def test_a_run_goes_on_after_its_time_limit(slurm: Slurm, tmp_path: Path, monkey
     slurm.wait_for(job, lambda facts: facts["Restarts"] == "1", output, JOB_S)
     # The shortened limit is the requeued job's too.
     slurm.command("scontrol", "update", f"JobId={job}", "TimeLimit=60")
-    begin_now(slurm, job)
+    begin_soon(slurm, job)
     facts = slurm.ended(job, output, JOB_S)
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", "1"), output.read_text()[-3000:]
     slurm.assert_nothing_is_left(job)
@@ -155,7 +155,7 @@ def test_a_preempted_job_goes_on_when_the_other_has_ended(slurm: Slurm, tmp_path
     ).strip()
     assert slurm.ended(urgent, tmp_path / "urgent.out", JOB_S)["JobState"] == "COMPLETED"
     assert "start 1 with 1 nodes and 1 CPUs" not in job.noted()
-    begin_now(slurm, job.id)
+    begin_soon(slurm, job.id)
     assert job.ended() == ("COMPLETED", "0:0")
     assert job.noted()[2:] == ["committed while Ray has 1 nodes", "start 1 with 1 nodes and 1 CPUs"]
 
@@ -178,6 +178,9 @@ def test_a_lost_node_ends_the_job(slurm: Slurm, tmp_path: Path) -> None:
     assert "ecgchat: a Ray node ended before the job; the nodes said:" in job.output.read_text()
 
 
-def begin_now(slurm: Slurm, job: str) -> None:
-    """Slurm lets a job that it starts again wait for two minutes."""
-    slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now")
+def begin_soon(slurm: Slurm, job: str) -> None:
+    """Slurm lets a job that it starts again wait for two minutes.
+
+    Not at once: a node refuses a credential of the very second in which it revoked the one before ("Job credential revoked").
+    """
+    slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now+5")
