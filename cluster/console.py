@@ -16,6 +16,17 @@ def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
+def tell(sentence: str) -> None:
+    """A sentence for whoever typed the command, apart from what the job prints."""
+    print(f"ecgchat: {sentence}", file=sys.stderr, flush=True)
+
+
+def pass_on(text: str) -> None:
+    """A job's output, as it comes."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def duration(seconds: float) -> str:
     """A time in its two largest units: 45 s, 3 min 20 s, 1 h 02 min, 2 d 03 h."""
     whole = round(seconds)

@@ -10,7 +10,6 @@ stay silent.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import threading
@@ -26,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from cluster.errors import AgreedError, FailedRankError, RunError, SilentError
+from cluster.keys import without_secrets
 from cluster.markers import rank_name
 from cluster.memory_advice import killed_for_memory, memory_sentence, out_of_memory
 from cluster.progress import HOST, here, rank_on_host
@@ -177,7 +177,7 @@ class _Reporter:
     def _write(self, said: str, cause: Cause, trace: str = "", rank: int | None = None, host: str = HOST) -> Failure:
         own = self.rank if rank is None else rank
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        said = without_credentials(said)
+        said = without_secrets(said)
         return write(self.run, Failure(self.attempt, own, host, here.step, said, cause, trace, at, self.launched))
 
     def _first(self) -> bool:
@@ -245,17 +245,9 @@ def is_foreseen(error: BaseException) -> bool:
     return isinstance(error, RunError | OSError | ValueError) and type(error) is not ValueError
 
 
-def without_credentials(text: str) -> str:
-    """A text in which no value stands that the environment calls a key, a token, a secret or a password."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and re.search("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", name.upper()):
-            text = text.replace(value, f"<{name}>")
-    return text
-
-
 def keep_trace(run: Store, attempt: str, rank: int, error: BaseException) -> str:
     """Where the trace of an error is kept: a URI in the run's folder, or empty where it had to go to standard error."""
-    text = without_credentials("".join(traceback.format_exception(error)))
+    text = without_secrets("".join(traceback.format_exception(error)))
     name = trace_name(attempt, rank)
     try:
         run.put(name, f"rank {rank} on {HOST}, {here.place}\n\n{text}".encode())

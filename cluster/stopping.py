@@ -95,34 +95,43 @@ def listening() -> Iterator[None]:
 
     Only a main thread hears signals: in any other, and within another `listening`, nothing changes.
     """
-    heard_already = isinstance(signal.getsignal(signal.SIGTERM), _Handler)
+    heard_already = signal.getsignal(signal.SIGTERM) is _remember
     if heard_already or threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = _Handler()
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = {number: signal.signal(number, _remember) for number in SIGNALS}
+    # Python writes each signal's number there at once, even while the main thread is in a collective and runs no handler.
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    former_pipe = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_when_interrupted_again, args=(reading,), name="interrupts", daemon=True).start()
     try:
         yield
     finally:
         for number, former in before.items():
             signal.signal(number, former)
+        signal.set_wakeup_fd(former_pipe)
+        os.close(writing)
         _heard.clear()
 
 
-class _Handler:
-    """Remembers a signal. It may come in the middle of a print, which must not be entered twice: nothing is printed here."""
+def _remember(number: int, frame: FrameType | None) -> None:
+    """It may come in the middle of a print, which must not be entered twice: nothing is printed here."""
+    ask(signal.Signals(number).name)
 
-    def __init__(self) -> None:
-        self._interrupted: float | None = None
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            now = time.monotonic()
-            if self._interrupted is not None and now - self._interrupted > SAME_INTERRUPT_S:
-                os.write(2, b"ecgchat: interrupted again; ended at once\n")
-                os._exit(INTERRUPTED_STATUS)
-            self._interrupted = self._interrupted or now
-        ask(signal.Signals(number).name)
+def _end_when_interrupted_again(numbers: int) -> None:
+    """Read signals' numbers until the other end of the pipe is closed."""
+    first: float | None = None
+    while number := os.read(numbers, 1):
+        if number[0] != signal.SIGINT:
+            continue
+        now = time.monotonic()
+        if first is not None and now - first > SAME_INTERRUPT_S:
+            os.write(2, b"ecgchat: interrupted again; ended at once\n")
+            os._exit(INTERRUPTED_STATUS)
+        first = first or now
+    os.close(numbers)
 
 
 class StopFile:

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from cluster.launch.ray_jobs import say
+from cluster.console import tell
 from cluster.launch.spec import FOLDER, LaunchSpec, refuse_keys, spec_of, time_stamp
 from cluster.stopping import STOPPED_STATUS
 from jobs.config import ConfigError, parse
@@ -76,7 +76,7 @@ def run(launcher: str, spec: LaunchSpec, options: argparse.Namespace) -> int:
     """Send what is known to be right, follow it, and return its exit status."""
     status = int(importlib.import_module(LAUNCHERS[launcher]).run(spec, options))
     if status == STOPPED_STATUS and spec.run:
-        say(f"the run was stopped and is committed; 'ecgchat runs resume {spec.run}' goes on from there")
+        tell(f"the run was stopped and is committed; 'ecgchat runs resume {spec.run}' goes on from there")
     return status
 
 
@@ -106,7 +106,6 @@ def _parser(launcher: str) -> argparse.ArgumentParser:
     parser.add_argument("--cpus-per-node", type=int, default=0, help="shared by the workers of a node")
     parser.add_argument("--workers-per-node", type=int, default=0, help="without GPUs: workers on each node, else one")
     parser.add_argument("--env", action="append", default=[], metavar="NAME", help="a variable to pass on; no keys")
-    parser.add_argument("--resubmit", type=int, default=0, help="times to submit again what was lost with its cluster")
     parser.add_argument("--dry-run", action="store_true", help="check, print what would be run, and take no machine")
     importlib.import_module(LAUNCHERS[launcher]).add_options(parser)
     return parser

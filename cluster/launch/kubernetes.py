@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from cluster.console import pass_on
 from cluster.errors import RunError
 from cluster.launch.ray_jobs import STOPPED
 from cluster.launch.spec import LaunchSpec, values_of
@@ -146,7 +147,7 @@ def apply(job: dict[str, Any], options: KubernetesOptions) -> None:
     _kubectl(options, "apply", "--filename", "-", given=yaml.safe_dump(job))
 
 
-def follow(name: str, options: KubernetesOptions, write: Callable[[str], Any], poll_s: float = 5) -> int:
+def follow(name: str, options: KubernetesOptions, write: Callable[[str], Any] = pass_on, poll_s: float = 5) -> int:
     """Write a job's output until it has ended, and return its exit status.
 
     Raises:

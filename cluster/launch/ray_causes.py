@@ -38,10 +38,12 @@ class FirstCauses(UserCallback):
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         run = Store(self._folder, failure.BRIEF)
         known = failure.read(run)
-        if known is None or known.followed_by or known.cause == "lost_rank":
+        if known is not None and known.followed_by:
+            # Of an attempt before this one.
+            known = None
+        if known is None or known.cause == "lost_rank":
             known = self._write_lost(run, worker_exceptions) or known
-        if known is not None:
-            say(f"an attempt failed: {known.told}")
+        say(f"an attempt failed: {known.told if known else _reason_of_first(worker_exceptions)}")
 
     def _write_lost(self, run: Store, errors: Mapping[int, Exception]) -> Failure | None:
         """The worker processes that ended without a word."""
@@ -72,8 +74,12 @@ def first_cause(error: BaseException, folder: Store) -> str:
     known = failure.read(Store(folder.uri, failure.BRIEF))
     if known is not None and not known.followed_by:
         return known.told
-    failures = getattr(error, "worker_failures", None) or {0: error}
-    return ray_reason(str(failures[min(failures)])) or type(error).__name__
+    return _reason_of_first(getattr(error, "worker_failures", None) or {0: error})
+
+
+def _reason_of_first(errors: Mapping[int, BaseException]) -> str:
+    first = errors[min(errors)]
+    return ray_reason(str(first)) or type(first).__name__
 
 
 def ray_reason(text: str) -> str:

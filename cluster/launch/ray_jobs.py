@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cluster.console import pass_on, tell
 from cluster.errors import RunError
 from cluster.launch.spec import refuse_keys
 
@@ -69,7 +69,7 @@ def submit(
     options: RayOptions,
     name: str = "ecgchat",
     variables: Mapping[str, str] | None = None,
-    write: Write = sys.stdout.write,
+    write: Write = pass_on,
     on_submitted: Callable[[str], Any] = lambda submission: None,
 ) -> int:
     """Run a command on the cluster and return its own exit status.
@@ -95,7 +95,7 @@ def submit(
         if status is not None:
             return status
         if again < options.resubmit:
-            say(
+            tell(
                 f"the job {submission} was lost with its Ray head; submitting it again, {again + 1} of {options.resubmit} times"
             )
     raise RunError(
@@ -104,7 +104,7 @@ def submit(
     )
 
 
-def follow(submission: str, options: RayOptions, write: Write) -> int | None:
+def follow(submission: str, options: RayOptions, write: Write = pass_on) -> int | None:
     """Write a job's output as it comes, until the job has ended.
 
     Returns:
@@ -123,11 +123,6 @@ def stop(submission: str, options: RayOptions) -> None:
         RunError: nobody answers at the address, or it refuses.
     """
     _insist(lambda: _client(options.address).stop_job(submission), options.address, patience_s=0)
-
-
-def say(sentence: str) -> None:
-    """To the user, apart from the job's own output."""
-    print(f"submit: {sentence}", file=sys.stderr, flush=True)
 
 
 class _Following:
@@ -172,7 +167,7 @@ class _Following:
         if refused:
             raise RunError(f"Ray at {self.options.address}: {refused}") from error
         if not self.silent:
-            say(f"Ray at {self.options.address} does not answer; the job may go on. Asking for {self.options.patience_s:g} s")
+            tell(f"Ray at {self.options.address} does not answer; the job may go on. Asking for {self.options.patience_s:g} s")
         self.silent = True
         return time.monotonic() - self.answered < self.options.patience_s
 
@@ -186,7 +181,7 @@ class _Following:
                 raise
             details = None
         if self.silent:
-            say(f"Ray at {self.options.address} answers again")
+            tell(f"Ray at {self.options.address} answers again")
         self.answered, self.silent = time.monotonic(), False
         return details
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cluster.console import pass_on
 from cluster.errors import RunError, at_least
 from cluster.launch.spec import LaunchSpec, record_launch, refuse_keys
 from cluster.stopping import INTERRUPTED_STATUS
@@ -128,7 +129,7 @@ def submit(spec: SlurmSpec, folder: Path = Path(".")) -> str:
     return job
 
 
-def follow(job: str, write: Callable[[str], Any] = sys.stdout.write) -> int:
+def follow(job: str, write: Callable[[str], Any] = pass_on) -> int:
     """Give out what a job writes until it has ended for good, through its restarts, and return its exit status.
 
     Returns:
@@ -154,7 +155,7 @@ def follow(job: str, write: Callable[[str], Any] = sys.stdout.write) -> int:
 
 
 def submit_slurm(
-    spec: SlurmSpec, write: Callable[[str], Any] = sys.stdout.write, on_submitted: Callable[[str], Any] = lambda job: None
+    spec: SlurmSpec, write: Callable[[str], Any] = pass_on, on_submitted: Callable[[str], Any] = lambda job: None
 ) -> int:
     """Submit a job, follow it, and return its exit status; Ctrl-C leaves it alone and returns 130.
 
@@ -171,7 +172,7 @@ def submit_slurm(
     return follow_or_leave(job, write)
 
 
-def follow_or_leave(job: str, write: Callable[[str], Any] = sys.stdout.write) -> int:
+def follow_or_leave(job: str, write: Callable[[str], Any] = pass_on) -> int:
     """`follow`, until Ctrl-C: the job then goes on, and 130 is returned."""
     try:
         return follow(job, write)

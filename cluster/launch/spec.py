@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cluster.errors import RunError, at_least
+from cluster.keys import is_secret, secret_values
 from shards.storage import Store
-
-SECRET = re.compile(r"^(AWS_ACCESS_KEY_ID|.*(TOKEN|SECRET|PASSWORD|PASSWD|_KEY))$")
-"""Names of variables whose values are keys: they belong into the environment of the machines."""
 
 FOLDER = "launch"
 """In a run's folder: what was launched."""
@@ -88,18 +86,13 @@ WHERE_KEYS_GO = (
 )
 
 
-def is_secret(name: str) -> bool:
-    """Whether a variable's name says that its value is a key."""
-    return SECRET.match(name.upper()) is not None
-
-
 def refuse_keys(words: Iterable[str]) -> None:
     """Refuse words of a launch that name a key (`NAME=…`, `--env=NAME=…`) or hold the value of one.
 
     Raises:
         RunError: names the key, never its value.
     """
-    values = {value: name for name, value in os.environ.items() if is_secret(name) and len(value) >= 8}
+    values = secret_values()
     for word in words:
         assigned = re.match(r"(?:-+(?:env|e)=)?([A-Za-z_][A-Za-z0-9_]*)=", word)
         name = assigned.group(1) if assigned and is_secret(assigned.group(1)) else None
@@ -129,9 +122,8 @@ def record_launch(spec: LaunchSpec, launcher: str, **facts: Any) -> str | None:
 
 
 def time_stamp() -> str:
-    """Now, as a name that sorts by time: `20261121T191748.123`, UTC."""
-    now = time.time()
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}"
+    """Now, as a name that sorts by time: `20261121T191748.123456`, UTC."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
 
 
 def values_of(names: Iterable[str]) -> dict[str, str]:

@@ -7,12 +7,11 @@ from dataclasses import asdict, fields
 
 import yaml
 
+from cluster.console import tell
 from cluster.launch import kubernetes
 from cluster.launch.kubernetes import KubernetesOptions
-from cluster.launch.ray_jobs import say
 from cluster.launch.spec import LaunchSpec, record_launch
 from cluster.stopping import INTERRUPTED_STATUS
-from jobs.launchers.ray import write
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory-per-node", default="32Gi")
     parser.add_argument("--shared-memory", default="8Gi", help="size of /dev/shm, part of the memory")
     parser.add_argument("--queue", default="", help="a LocalQueue of Kueue: the job waits there for its turn")
+    parser.add_argument("--resubmit", type=int, default=0, help="times that KubeRay may begin again with a fresh cluster")
     parser.add_argument("--follow", metavar="NAME", help="follow a RayJob that was submitted before")
 
 
@@ -42,9 +42,9 @@ def run(spec: LaunchSpec, options: argparse.Namespace) -> int:
     chosen, name = _options(options), kubernetes.job_name(spec)
     kubernetes.apply(kubernetes.manifest(spec, chosen, name), chosen)
     record_launch(spec, "kubernetes", id=name, options=asdict(chosen))
-    say(f"submitted RayJob {name} to namespace {chosen.namespace}")
+    tell(f"submitted RayJob {name} to namespace {chosen.namespace}")
     try:
-        return kubernetes.follow(name, chosen, write)
+        return kubernetes.follow(name, chosen)
     except KeyboardInterrupt:
         return _detach(name, chosen, spec.run)
 
@@ -57,7 +57,7 @@ def follow(options: argparse.Namespace) -> int:
     """
     chosen = _options(options)
     try:
-        return kubernetes.follow(options.follow, chosen, write)
+        return kubernetes.follow(options.follow, chosen)
     except KeyboardInterrupt:
         return _detach(options.follow, chosen, "")
 
@@ -69,7 +69,7 @@ def _options(options: argparse.Namespace) -> KubernetesOptions:
 def _detach(name: str, options: KubernetesOptions, run: str) -> int:
     where = f"--namespace {options.namespace}"
     stop = f"ecgchat runs stop {run}" if run else f"kubectl delete rayjob {name} {where}"
-    say(
+    tell(
         f"RayJob {name} goes on without being followed; follow it again with 'ecgchat submit kubernetes {where} "
         f"--follow {name}', stop it with '{stop}'"
     )

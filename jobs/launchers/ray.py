@@ -6,12 +6,12 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
+from cluster.console import tell
 from cluster.errors import RunError
 from cluster.launch import ray_jobs
-from cluster.launch.ray_jobs import RayOptions, say
+from cluster.launch.ray_jobs import RayOptions
 from cluster.launch.spec import LaunchSpec, record_launch, values_of
 from cluster.stopping import INTERRUPTED_STATUS
 
@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--working-dir", default=".", help="sent along; the command starts in it")
     parser.add_argument("--patience", type=float, default=300, help="seconds after which a head that is silent is lost")
+    parser.add_argument("--resubmit", type=int, default=0, help="times to submit again a job that was lost with its head")
     parser.add_argument("--follow", metavar="ID", help="follow a job that was submitted before")
 
 
@@ -59,11 +60,12 @@ def run(spec: LaunchSpec, options: argparse.Namespace) -> int:
             name: value for name, value in vars(options).items() if name in ("address", "working_dir", "patience", "resubmit")
         }
         record_launch(spec, "ray", id=submission, options=kept)
-        say(f"submitted {submission} to Ray at {options.address}")
+        tell(f"submitted {submission} to Ray at {options.address}")
 
     name = f"{spec.stage}-{spec.name}" if spec.stage else "ecgchat"
     try:
-        return ray_jobs.submit(shlex.join(spec.command), ray_options, name, values_of(spec.environment), write, on_submitted)
+        command, variables = shlex.join(spec.command), values_of(spec.environment)
+        return ray_jobs.submit(command, ray_options, name, variables, on_submitted=on_submitted)
     except KeyboardInterrupt:
         if not submitted:
             raise
@@ -77,7 +79,7 @@ def follow(options: argparse.Namespace) -> int:
         RunError: nobody answers at the address, or it does not know the job.
     """
     try:
-        status = ray_jobs.follow(options.follow, _options(options), write)
+        status = ray_jobs.follow(options.follow, _options(options))
     except KeyboardInterrupt:
         return _detach(options.follow, options, "")
     if status is None:
@@ -85,12 +87,6 @@ def follow(options: argparse.Namespace) -> int:
             f"Ray at {options.address}: no job {options.follow}; it was lost with its head, or the address is another"
         )
     return status
-
-
-def write(text: str) -> None:
-    """The job's output, as it comes."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _options(options: argparse.Namespace) -> RayOptions:
@@ -105,7 +101,7 @@ def _options(options: argparse.Namespace) -> RayOptions:
 
 def _detach(submission: str, options: argparse.Namespace, run: str) -> int:
     stop = f"ecgchat runs stop {run}" if run else f"ray job stop --address {options.address} {submission}"
-    say(
+    tell(
         f"the job {submission} goes on without being followed; follow it again with 'ecgchat submit ray --address "
         f"{options.address} --follow {submission}', stop it with '{stop}'"
     )

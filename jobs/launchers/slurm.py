@@ -8,7 +8,6 @@ from dataclasses import fields
 from cluster.launch import slurm
 from cluster.launch.slurm import SlurmOptions, SlurmSpec
 from cluster.launch.spec import LaunchSpec, values_of
-from jobs.launchers.ray import write
 
 CARRIES_SETTINGS = True
 """What is printed is a whole script: a stage's settings are in it."""
@@ -56,7 +55,7 @@ def run(spec: LaunchSpec, options: argparse.Namespace) -> int:
         RunError: there is no Slurm here, it refuses, or it no longer answers.
     """
     values_of(spec.environment)  # sbatch takes the whole environment along: they have to be there
-    return slurm.submit_slurm(SlurmSpec(spec, _options(options)), write)
+    return slurm.submit_slurm(SlurmSpec(spec, _options(options)))
 
 
 def follow(options: argparse.Namespace) -> int:
@@ -65,7 +64,7 @@ def follow(options: argparse.Namespace) -> int:
     Raises:
         RunError: Slurm does not know it, or does not answer.
     """
-    return slurm.follow_or_leave(options.follow, write)
+    return slurm.follow_or_leave(options.follow)
 
 
 def _options(options: argparse.Namespace) -> SlurmOptions:

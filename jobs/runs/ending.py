@@ -7,8 +7,8 @@ import importlib
 import json
 import time
 
+from cluster.console import tell
 from cluster.errors import RunError
-from cluster.launch.ray_jobs import say
 from cluster.stopping import request_stop
 from jobs import submit
 from jobs.runs.listing import how_to_go_on
@@ -62,7 +62,7 @@ def stop(run: Store, reason: str, limit_s: float = LIMIT_S) -> int:
             asked = now
         if state.done != told:
             told = state.done
-            say(f"{run.uri}: asked to stop; it is known to have done step {told}, and ends after its next one")
+            tell(f"{run.uri}: asked to stop; it is known to have done step {told}, and ends after its next one")
         time.sleep(POLL_S)
         state = read_run(run)
     print(f"{run.uri}: {state.state}, committed step {state.committed[-1] if state.committed else 0}; {how_to_go_on(state)}")
@@ -91,7 +91,7 @@ def resume(run: Store, address: str = "", anyway: bool = False) -> int:
         return submit.again(launch)
     if state.stage not in submit.STAGES:
         raise RunError(f"{run.uri}: stage {state.stage!r} is none that 'ecgchat train' knows; start it again as it was started")
-    say(f"{run.uri}: nothing says that it was submitted; going on in this process")
+    tell(f"{run.uri}: nothing says that it was submitted; going on in this process")
     settings = json.dumps(state.config["run"])
     return int(importlib.import_module(f"jobs.{state.stage}").main(["--config", settings]) or 0)
 

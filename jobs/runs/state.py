@@ -78,11 +78,12 @@ def read_run(run: Store) -> RunState:
     """
     names = set(run.list())
     launched = launches(run)
-    if CONFIG not in names and not launched:
+    config = _json(run, CONFIG, names) or {}
+    # A model's folder has a file of this name too.
+    if "run" not in config and not launched:
         raise RunError(
             f"{run.uri}: expected a run's folder, found neither {CONFIG} nor {LAUNCHES}/; 'ecgchat runs list' finds runs"
         )
-    config = _json(run, CONFIG, names) or {}
     failure = _json(run, failure_file.FILE, names)
     attempts, events, lines = _told(run, names)
     committed = sorted(int(name[len("checkpoints/step-") : -len(MARKER_END)]) for name in names if _is_marker(name))

@@ -77,9 +77,9 @@ class Ranks:
             time.sleep(0.01)
 
     def send(self, number: signal.Signals, rank: int) -> None:
-        """A signal to one rank, once it hears it."""
+        """A signal to one rank, once it hears it; one that cannot be heard, at once."""
         pid = self._processes[rank].pid
-        self.run_until(lambda: hears(pid, number))
+        self.run_until(lambda: number == signal.SIGSTOP or hears(pid, number))
         os.kill(pid, number)
 
     def send_all(self, number: signal.Signals) -> None:

@@ -114,6 +114,17 @@ def test_a_second_interrupt_ends_a_process_at_once(shards, tmp_path):
     assert said.err.splitlines()[-1] == "ecgchat: interrupted again; ended at once"
 
 
+def test_a_second_interrupt_ends_a_process_that_waits_for_another(shards, tmp_path):
+    """In a collective no Python runs."""
+    with begun(2, job(shards, tmp_path / "run", epochs=100), tmp_path / "attempt") as ranks:
+        ranks.run_until(lambda: "step 2/" in ranks.said()[0].out)
+        ranks.send(signal.SIGSTOP, rank=1)
+        for _ in range(2):
+            time.sleep(1.5 * SAME_INTERRUPT_S)
+            ranks.send(signal.SIGINT, rank=0)
+        assert ranks.wait(but=[1])[0].status == INTERRUPTED_STATUS
+
+
 def test_an_upload_that_fails_in_the_background_ends_all_ranks_at_the_same_step_with_one_sentence(shards, tmp_path):
     said = ended(job(shards, tmp_path / "run", epochs=100), tmp_path / "attempt", "tests.cluster.asked_stage:refused")
     sentence = the_sentence_of_all(said)

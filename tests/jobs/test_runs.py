@@ -109,6 +109,8 @@ def test_one_run_is_shown_with_what_happened_and_how_it_goes_on(ecgchat, tmp_pat
 
 @pytest.mark.parametrize("word", ["list", "show", "stop", "resume"])
 def test_a_folder_without_a_run_is_one_sentence(ecgchat, tmp_path, word):
+    # As a model's folder has it.
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     said = ecgchat("runs", word, tmp_path)
     assert (said.status, said.out) == (2, "")
     assert said.err.startswith(f"ecgchat: file://{tmp_path}: ")
