@@ -28,7 +28,7 @@ from cluster.agreement import Agreement
 from cluster.checkpoint import CheckpointConfig, Checkpoints
 from cluster.console import say
 from cluster.engine import EngineConfig, OptimizerConfig, build_engine, gradient_norm
-from cluster.errors import AgreedError, at_least
+from cluster.errors import AgreedError, RunError, at_least
 from cluster.events import Events
 from cluster.guard import Guard, GuardConfig
 from cluster.markers import Marker, step_name
@@ -341,6 +341,8 @@ class _Run:
         times.mark("start")
         batch = next(data, None)
         if batch is None:
+            if not self.agreement.stopped:
+                raise RunError(f"{self.stage.name} step {step}: this rank's data ended before the last step, {self.steps}")
             return None
         counts = global_counts(self.stage, batch, self.world)
         rate = self.config.optimizer.rate(step - 1, self.steps)
