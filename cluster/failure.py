@@ -9,9 +9,11 @@ stay silent.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -42,6 +44,9 @@ GRACE_S = 5.0
 POLL_S = 0.25
 
 BROKEN_COLLECTIVE = re.compile(r"gloo|NCCL|c10d|TCPStore|[Cc]onnection (closed|reset|was)|[Bb]roken pipe")
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A disk of this machine has no room, or this user's share of it has none."""
 
 Cause = Literal["error", "out_of_memory", "silent_rank", "lost_rank"]
 T = TypeVar("T")
@@ -237,6 +242,8 @@ def is_consequence(error: BaseException) -> bool:
 def in_words(error: BaseException) -> str:
     """An error in one sentence; one that nobody foresaw begins with its name."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{text}; make room, or set TMPDIR (now {tempfile.gettempdir()}) to a larger disk, and start the run again"
     return text if is_foreseen(error) else f"{type(error).__name__}: {text}"
 
 

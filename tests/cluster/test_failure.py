@@ -113,3 +113,10 @@ def test_memory_of_the_host_and_of_the_device_are_told_from_other_errors():
     assert out_of_memory(caught.value)
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not out_of_memory(RuntimeError("shape '[2]' is invalid"))
+
+
+def test_a_full_disk_is_said_with_what_to_do():
+    with pytest.raises(OSError, match="No space left") as caught:
+        Path("/dev/full").write_text("x")
+    said = failure.in_words(caught.value)
+    assert said.startswith("[Errno 28] No space left on device; make room, or set TMPDIR (now ")
