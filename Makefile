@@ -26,7 +26,7 @@ lint: environment
 	$(VENV)/bin/lint-imports
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest --durations=20
 
 test-cluster: environment
 	$(RUN) -m pytest -m long
