@@ -16,9 +16,9 @@ def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
-def tell(sentence: str) -> None:
-    """A sentence for whoever typed the command, apart from what the job prints."""
-    print(f"ecgchat: {sentence}", file=sys.stderr, flush=True)
+def tell(line: str) -> None:
+    """A line for whoever typed the command, apart from what the job prints."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def pass_on(text: str) -> None:
