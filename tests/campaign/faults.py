@@ -564,7 +564,8 @@ MACHINE = [
         Promise.STOPS,
         fill_the_disk,
         mend=usual_place,
-        says="… a checkpoint needs 28.00 GB for its local copy, 3.10 GB are free; make room, or set TMPDIR to …",
+        # Whether a checkpoint's copy meets it first or what a step has to write.
+        says="…; make room, or set TMPDIR …",
         environment={PREPARE: "tests.campaign.places:small_disk"},
         missing=places.no_mounts,
     ),

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,10 @@ def job_settings(shards: str, run: str) -> dict[str, Any]:
 
 
 def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings, the second's over the first's."""
-    both = dict(first)
+    """Nested settings, the second's over the first's; changing them changes neither."""
+    both = deepcopy(first)
     for key, value in second.items():
-        both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else value
+        both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else deepcopy(value)
     return both
 
 
