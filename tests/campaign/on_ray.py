@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import ExitStack, suppress
@@ -85,9 +87,12 @@ class RayScene(Scene):
     def start_node(self) -> None:
         """Another node, in the place of one that is lost."""
         agent_grpc, agent_http = free_ports(2)
+        # In the head's folder it would delete a job's working directory as soon as it has no more use for it itself.
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+        self._cluster.callback(shutil.rmtree, folder, ignore_errors=True)
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--address", self.head.nodes),
-            *("--node-ip-address", "127.0.0.1", "--num-cpus", str(RANKS), "--disable-usage-stats"),
+            *("--node-ip-address", "127.0.0.1", "--num-cpus", str(RANKS), "--disable-usage-stats", "--temp-dir", folder),
             *("--min-worker-port", "0", "--max-worker-port", "0"),  # those of the head are taken
             *("--dashboard-agent-grpc-port", str(agent_grpc), "--dashboard-agent-listen-port", str(agent_http)),
         ]
