@@ -80,9 +80,9 @@ def read_run(run: Store) -> RunState:
     launched = launches(run)
     config = _json(run, CONFIG, names) or {}
     # A model's folder has a file of this name too.
-    if "run" not in config and not launched:
+    if "run" not in config and metrics.FILE not in names and not launched:
         raise RunError(
-            f"{run.uri}: expected a run's folder, found neither {CONFIG} nor {LAUNCHES}/; 'ecgchat runs list' finds runs"
+            f"{run.uri}: expected a run's folder, found neither its {CONFIG} nor {LAUNCHES}/; 'ecgchat runs list' finds runs"
         )
     failure = _json(run, failure_file.FILE, names)
     attempts, events, lines = _told(run, names)
