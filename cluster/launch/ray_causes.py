@@ -37,10 +37,7 @@ class FirstCauses(UserCallback):
         """Say why the attempt ended, once, and leave it in the run's folder."""
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         run = Store(self._folder, failure.BRIEF)
-        known = failure.read(run)
-        if known is not None and known.followed_by:
-            # Of an attempt before this one.
-            known = None
+        known = _of_this_attempt(run)
         if known is None or known.cause == "lost_rank":
             known = self._write_lost(run, worker_exceptions) or known
         say(f"an attempt failed: {known.told if known else _reason_of_first(worker_exceptions)}")
@@ -71,10 +68,16 @@ class FirstCauses(UserCallback):
 
 def first_cause(error: BaseException, folder: Store) -> str:
     """Why the workers failed for good: what the run's folder says, or the last line of the first worker's failure."""
-    known = failure.read(Store(folder.uri, failure.BRIEF))
-    if known is not None and not known.followed_by:
+    known = _of_this_attempt(Store(folder.uri, failure.BRIEF))
+    if known is not None:
         return known.told
     return _reason_of_first(getattr(error, "worker_failures", None) or {0: error})
+
+
+def _of_this_attempt(run: Store) -> Failure | None:
+    """What the run's folder says, unless another attempt has followed on it: this one then ended without a word."""
+    known = failure.read(run)
+    return None if known is None or known.followed_by else known
 
 
 def _reason_of_first(errors: Mapping[int, BaseException]) -> str:

@@ -63,19 +63,16 @@ ABOUT = {
 def write_page(path: Path, outcome: Outcome) -> None:
     """Write the page; it needs no other file and no network."""
     tables = measured_tables(outcome.summary["eval_chat"])
-    page = (
-        templates("jobs.report")
-        .get_template("page.html.j2")
-        .render(
-            summary=outcome.summary,
-            sections=sections(outcome),
-            tables=tables,
-            seeing=seeing([row for table in tables for row in table.rows]),
-            seconds=outcome.summary["seconds"],
-            talks=outcome.talks,
-            nearest=outcome.nearest,
-            command=outcome.command,
-        )
+    template = templates("jobs.report").get_template("page.html.j2")
+    page = template.render(
+        summary=outcome.summary,
+        sections=sections(outcome),
+        tables=tables,
+        seeing=seeing([row for table in tables for row in table.rows]),
+        seconds=outcome.summary["seconds"],
+        talks=outcome.talks,
+        nearest=outcome.nearest,
+        command=outcome.command,
     )
     path.write_text(page, encoding="utf-8")
 

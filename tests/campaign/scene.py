@@ -78,10 +78,10 @@ def job_settings(shards: str, run: str) -> dict[str, Any]:
 
 
 def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings, the second's over the first's; changing them changes neither."""
-    both = deepcopy(first)
+    """Nested settings, the second's over the first's."""
+    both = dict(first)
     for key, value in second.items():
-        both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else deepcopy(value)
+        both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else value
     return both
 
 
@@ -120,7 +120,8 @@ class Scene:
         self.data, self.run = Store(f"{uri}/set"), Store(f"{uri}/run")
         self.upload_data()
         self.proxy = Proxy(site.server.environment["AWS_ENDPOINT_URL"], Plan())
-        self.settings = merged(job_settings(self.data.uri, self.run.uri), settings)
+        # Mending a run changes them, and a kind of fault lends its own to each of its runs.
+        self.settings = deepcopy(merged(job_settings(self.data.uri, self.run.uri), settings))
         self.environment = {
             **self.proxy.environment,
             **{OURS: name, NOTES: str(self.notes), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"},

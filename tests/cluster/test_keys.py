@@ -25,3 +25,9 @@ def test_its_value_is_replaced_by_that_name_even_where_one_value_stands_in_anoth
     monkeypatch.setenv("HF_TOKEN", "0123456789")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     assert without_secrets("401 for 0123456789abcdef and 0123456789") == "401 for <WANDB_API_KEY> and <HF_TOKEN>"
+
+
+@pytest.mark.parametrize("name", ["API_KEY_2", "GITHUB_TOKENS", "AWS_SHARED_CREDENTIALS_FILE"])
+def test_what_only_may_be_a_key_is_hidden_too(monkeypatch, name):
+    monkeypatch.setenv(name, "0123456789")
+    assert without_secrets("0123456789") == f"<{name}>"
